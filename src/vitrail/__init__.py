@@ -1,0 +1,87 @@
+"""vitrail: Vision Transformers from a folder of images to a model that can be trusted.
+
+The public names are imported when they are first used, so that `import vitrail` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from vitrail.data.open import open_images, open_source
+    from vitrail.data.preprocess import Preprocess
+    from vitrail.errors import UserError
+    from vitrail.evaluate import Evaluation, evaluate
+    from vitrail.explain.capture import capture
+    from vitrail.explain.rollout import rollout
+    from vitrail.metrics.classification import classification_metrics
+    from vitrail.model import Model, ModelConfig, create_model, model_names
+    from vitrail.predict import predict, write_predictions
+    from vitrail.report import write_report
+    from vitrail.train.loop import train
+    from vitrail.train.recipe import Recipe, choose_recipe, load_recipe
+    from vitrail.weights.modelfile import load_model, save_model
+
+_HOME = {
+    "Evaluation": "vitrail.evaluate",
+    "Model": "vitrail.model",
+    "ModelConfig": "vitrail.model",
+    "Preprocess": "vitrail.data.preprocess",
+    "Recipe": "vitrail.train.recipe",
+    "UserError": "vitrail.errors",
+    "capture": "vitrail.explain.capture",
+    "choose_recipe": "vitrail.train.recipe",
+    "classification_metrics": "vitrail.metrics.classification",
+    "create_model": "vitrail.model",
+    "evaluate": "vitrail.evaluate",
+    "load_model": "vitrail.weights.modelfile",
+    "load_recipe": "vitrail.train.recipe",
+    "model_names": "vitrail.model",
+    "open_images": "vitrail.data.open",
+    "open_source": "vitrail.data.open",
+    "predict": "vitrail.predict",
+    "rollout": "vitrail.explain.rollout",
+    "save_model": "vitrail.weights.modelfile",
+    "train": "vitrail.train.loop",
+    "write_predictions": "vitrail.predict",
+    "write_report": "vitrail.report",
+}
+
+__all__ = [
+    "Evaluation",
+    "Model",
+    "ModelConfig",
+    "Preprocess",
+    "Recipe",
+    "UserError",
+    "__version__",
+    "capture",
+    "choose_recipe",
+    "classification_metrics",
+    "create_model",
+    "evaluate",
+    "load_model",
+    "load_recipe",
+    "model_names",
+    "open_images",
+    "open_source",
+    "predict",
+    "rollout",
+    "save_model",
+    "train",
+    "write_predictions",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'vitrail' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

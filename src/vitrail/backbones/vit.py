@@ -1,0 +1,321 @@
+"""Vision Transformer (Dosovitskiy et al. 2021, "An image is worth 16x16 words")."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field, PositiveInt, model_validator
+from torch import Tensor, nn
+
+from vitrail.backbones.backbone import Backbone
+from vitrail.config import Config
+from vitrail.nn.attention import Attention
+from vitrail.nn.blocks import Activation, Mlp, PostNormBlock, PreNormBlock
+from vitrail.nn.patches import ConvStem, PatchStem, Stem
+from vitrail.nn.pooling import AttentionPool, ClassTokenPool, MeanPool, Pool
+from vitrail.nn.positions import (
+    AbsolutePositions,
+    AttentionPositions,
+    AxialRotary,
+    Learned1d,
+    Learned2d,
+    NoPositions,
+    Placeless,
+    RelativeBias2d,
+    Resampling,
+    SineCosine1d,
+    SineCosine2d,
+)
+from vitrail.types import Features, Grid
+
+
+class PatchStemConfig(Config):
+    """Non-overlapping patches."""
+
+    kind: Literal["patch"] = "patch"
+    patch_size: PositiveInt = 16
+
+    @property
+    def stride(self) -> int:
+        """Pixels from one patch to the next."""
+        return self.patch_size
+
+
+class ConvStemConfig(Config):
+    """3x3 convolutions with BatchNorm and ReLU, then 1x1 to the width."""
+
+    kind: Literal["conv"] = "conv"
+    widths: tuple[PositiveInt, ...]
+    strides: tuple[PositiveInt, ...]
+
+    @property
+    def stride(self) -> int:
+        """Pixels from one patch to the next."""
+        stride = 1
+        for step in self.strides:
+            stride *= step
+        return stride
+
+    @model_validator(mode="after")
+    def _one_stride_a_convolution(self) -> ConvStemConfig:
+        if len(self.widths) != len(self.strides) or not self.widths:
+            raise ValueError("a convolutional stem needs one stride for each width, at least one")
+        return self
+
+
+StemConfig = Annotated[PatchStemConfig | ConvStemConfig, Field(discriminator="kind")]
+
+
+class NoPositionsConfig(Config):
+    """No positions."""
+
+    kind: Literal["none"] = "none"
+
+
+class Learned1dConfig(Config):
+    """One learned vector a token (the original).
+
+    Attributes:
+        prefix: The class token has a position too (original and DeiT; not DeiT-III, big_vision).
+        resampling: How the table is stretched to another grid.
+    """
+
+    kind: Literal["learned_1d"] = "learned_1d"
+    prefix: bool = True
+    resampling: Resampling = "bicubic_antialias"
+
+
+class Learned2dConfig(Config):
+    """Learned rows and columns."""
+
+    kind: Literal["learned_2d"] = "learned_2d"
+
+
+class SineCosine1dConfig(Config):
+    """Fixed sinusoid over the raster order."""
+
+    kind: Literal["sincos_1d"] = "sincos_1d"
+
+
+class SineCosine2dConfig(Config):
+    """Fixed sines and cosines of x and y."""
+
+    kind: Literal["sincos_2d"] = "sincos_2d"
+
+
+class Relative2dConfig(Config):
+    """Learned bias an offset, in every layer."""
+
+    kind: Literal["relative_2d"] = "relative_2d"
+
+
+class Rotary2dConfig(Config):
+    """Axial rotary positions, in every layer."""
+
+    kind: Literal["rotary_2d"] = "rotary_2d"
+
+
+PositionsConfig = Annotated[
+    NoPositionsConfig
+    | Learned1dConfig
+    | Learned2dConfig
+    | SineCosine1dConfig
+    | SineCosine2dConfig
+    | Relative2dConfig
+    | Rotary2dConfig,
+    Field(discriminator="kind"),
+]
+
+
+class ViTConfig(Config):
+    """A Vision Transformer.
+
+    Attributes:
+        image_size: Height and width that positions are made for; other sizes are served too.
+        stem: From pixels to patch vectors.
+        positions: How a patch's place is told.
+        width: Width D of the tokens.
+        depth: Number of blocks.
+        heads: Attention heads a block.
+        mlp_ratio: Hidden width of the MLP over D.
+        norm: LayerNorm before (`pre`) or after (`post`) the residual sum.
+        class_token: Whether a learned token leads the sequence.
+        registers: Learned tokens after the class token (Darcet et al. 2024).
+        pool: What becomes the image vector.
+        norm_after_pool: The last norm follows the pooling (MAE, timm `fc_norm`) instead of
+            preceding it.
+        layer_scale: Start of LayerScale; None for none.
+        drop_path: Stochastic depth of the last block; it grows linearly from 0 at the first.
+    """
+
+    kind: Literal["vit"] = "vit"
+    image_size: Grid = (224, 224)
+    stem: StemConfig = PatchStemConfig()
+    positions: PositionsConfig = Learned1dConfig()
+    width: PositiveInt = 192
+    depth: PositiveInt = 12
+    heads: PositiveInt = 3
+    mlp_ratio: float = Field(default=4.0, gt=0)
+    qkv_bias: bool = True
+    qk_norm: bool = False
+    norm: Literal["pre", "post"] = "pre"
+    activation: Activation = "gelu"
+    eps: float = Field(default=1e-6, gt=0)
+    layer_scale: float | None = None
+    drop_path: float = Field(default=0.0, ge=0, lt=1)
+    class_token: bool = True
+    registers: int = Field(default=0, ge=0)
+    pool: Literal["class", "mean", "attention"] = "class"
+    norm_after_pool: bool = False
+
+    @property
+    def grid(self) -> Grid:
+        """Patch grid of `image_size`; an image that is no multiple of the stride is padded."""
+        return -(-self.image_size[0] // self.stem.stride), -(
+            -self.image_size[1] // self.stem.stride
+        )
+
+    @property
+    def prefix(self) -> int:
+        """Leading tokens that are no patches."""
+        return self.registers + self.class_token
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ViTConfig:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.pool == "class" and not self.class_token:
+            raise ValueError("pool = 'class' needs class_token = true")
+        head = self.width // self.heads
+        if self.positions.kind == "rotary_2d" and head % 4:
+            raise ValueError(f"rotary positions need width / heads divisible by 4, got {head}")
+        if self.positions.kind == "sincos_2d" and self.width % 4:
+            raise ValueError(f"2-D sine-cosine positions need width divisible by 4: {self.width}")
+        return self
+
+
+class ViT(Backbone):
+    """Patches, class token, positions, encoder blocks, norm, pool (the paper's Fig. 1)."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.config = config
+        self.channels, self.strides, self.pooled_width = (width,), (config.stem.stride,), width
+        self.prefix = config.prefix
+        self.patch_embed = _stem(config)
+        self.prefix_token = nn.Parameter(torch.empty(1, config.prefix, width))
+        self.pos_embed = _absolute_positions(config)
+        last = max(config.depth - 1, 1)
+        rates = [config.drop_path * i / last for i in range(config.depth)]
+        self.blocks = nn.ModuleList(_block(config, rate) for rate in rates)
+        norm = nn.LayerNorm(width, eps=config.eps)
+        self.norm = nn.Identity() if config.norm_after_pool else norm
+        self.pool = _pool(config)
+        self.fc_norm = norm if config.norm_after_pool else nn.Identity()
+        self.apply(_init_weights)
+        nn.init.trunc_normal_(self.prefix_token, std=0.02)
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Features:
+        """Features of a batch of normalised images of any size."""
+        patches = self.patch_embed(images)
+        grid = (patches.shape[2], patches.shape[3])
+        tokens = self._embed(patches.flatten(2).transpose(1, 2), grid)
+        for block in self.blocks:
+            tokens = block(tokens, grid)
+        tokens = self.norm(tokens)
+        pooled = self.fc_norm(self.pool(tokens))
+        patch_map = tokens[:, self.prefix :].transpose(1, 2).unflatten(2, grid)
+        return Features(maps=(patch_map,), tokens=tokens, pooled=pooled)
+
+    def layers(self) -> list[list[nn.Module]]:
+        """The stem with its positions, then one group a block."""
+        return [[self.patch_embed, self.pos_embed], *([block] for block in self.blocks)]
+
+    def _embed(self, patches: Float[Tensor, "B M D"], grid: Grid) -> Float[Tensor, "B N D"]:
+        """Add positions, then put the prefix tokens in front (equation 1)."""
+        patches = patches + self.pos_embed.table(grid)
+        if not self.prefix:
+            return patches
+        prefix = self.prefix_token
+        place = self.pos_embed.prefix_table()
+        if place is not None:
+            prefix = prefix + place
+        return torch.cat([prefix.expand(patches.shape[0], -1, -1), patches], dim=1)
+
+
+def _stem(config: ViTConfig) -> Stem:
+    match config.stem:
+        case PatchStemConfig(patch_size=patch_size):
+            return PatchStem(config.width, patch_size)
+        case ConvStemConfig(widths=widths, strides=strides):
+            return ConvStem(config.width, widths, strides)
+
+
+def _absolute_positions(config: ViTConfig) -> AbsolutePositions:
+    match config.positions:
+        case Learned1dConfig(prefix=prefix, resampling=resampling):
+            own = config.prefix if prefix else 0
+            return Learned1d(config.width, config.grid, prefix=own, resampling=resampling)
+        case Learned2dConfig():
+            return Learned2d(config.width, config.grid)
+        case SineCosine1dConfig():
+            return SineCosine1d(config.width, config.grid)
+        case SineCosine2dConfig():
+            return SineCosine2d(config.width, config.grid)
+        case NoPositionsConfig() | Relative2dConfig() | Rotary2dConfig():
+            return NoPositions(config.width)
+
+
+def _attention_positions(config: ViTConfig) -> AttentionPositions:
+    match config.positions:
+        case Relative2dConfig():
+            return RelativeBias2d(config.heads, config.grid, prefix=config.prefix)
+        case Rotary2dConfig():
+            return AxialRotary(config.width // config.heads, prefix=config.prefix)
+        case _:
+            return Placeless()
+
+
+def _block(config: ViTConfig, drop_path: float) -> nn.Module:
+    attention = Attention(
+        config.width,
+        config.heads,
+        _attention_positions(config),
+        qkv_bias=config.qkv_bias,
+        qk_norm=config.qk_norm,
+        eps=config.eps,
+    )
+    block = PreNormBlock if config.norm == "pre" else PostNormBlock
+    return block(
+        config.width,
+        attention,
+        _mlp(config),
+        eps=config.eps,
+        layer_scale=config.layer_scale,
+        drop_path=drop_path,
+    )
+
+
+def _mlp(config: ViTConfig) -> Mlp:
+    return Mlp(config.width, round(config.width * config.mlp_ratio), activation=config.activation)
+
+
+def _pool(config: ViTConfig) -> Pool:
+    match config.pool:
+        case "class":
+            return ClassTokenPool()
+        case "mean":
+            return MeanPool(prefix=config.prefix)
+        case "attention":
+            return AttentionPool(config.width, config.heads, _mlp(config), eps=config.eps)
+
+
+def _init_weights(module: nn.Module) -> None:
+    """Linear maps start at a truncated normal of 0.02, as in the original and in timm."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,106 @@
+"""Published ViT variants under timm's names, and tiny presets for small images.
+
+Figures: `top1` is the ImageNet-1k accuracy that the owners published, or timm's own evaluation of
+the published weights where the owners gave none (timm results-imagenet.csv).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from vitrail.backbones.backbone import Published
+from vitrail.backbones.vit import ConvStemConfig, PatchStemConfig, ViTConfig
+
+
+class _Shape(NamedTuple):
+    width: int
+    depth: int
+    heads: int
+    mlp_ratio: float = 4.0
+
+
+_SHAPES = {
+    "tiny": _Shape(192, 12, 3),
+    "small": _Shape(384, 12, 6),
+    "base": _Shape(768, 12, 12),
+    "large": _Shape(1024, 24, 16),
+    "huge": _Shape(1280, 32, 16),
+    "giant": _Shape(1408, 40, 16, 48 / 11),
+    "gigantic": _Shape(1664, 48, 16, 64 / 13),
+}
+
+_PAPER = "Dosovitskiy et al. 2021, Table 5"
+_AUGREG = "Steiner et al. 2022, google-research README"
+_TIMM = "timm results-imagenet.csv"
+_NONE = "no published ImageNet-1k figure"
+
+PUBLISHED = {
+    "vit_tiny_patch16_224": Published(0.75452, f"{_TIMM}, augreg_in21k_ft_in1k"),
+    "vit_tiny_patch16_384": Published(0.7822, _AUGREG),
+    "vit_small_patch32_224": Published(0.76010, f"{_TIMM}, augreg_in21k_ft_in1k"),
+    "vit_small_patch32_384": Published(0.7958, _AUGREG),
+    "vit_small_patch16_224": Published(0.81402, f"{_TIMM}, augreg_in21k_ft_in1k"),
+    "vit_small_patch16_384": Published(0.8373, _AUGREG),
+    "vit_base_patch32_224": Published(0.80732, f"{_TIMM}, augreg_in21k_ft_in1k"),
+    "vit_base_patch32_384": Published(0.8128, f"{_PAPER}, ImageNet-21k"),
+    "vit_base_patch16_224": Published(0.85108, f"{_TIMM}, augreg2_in21k_ft_in1k"),
+    "vit_base_patch16_384": Published(0.8397, f"{_PAPER}, ImageNet-21k"),
+    "vit_base_patch8_224": Published(0.86252, f"{_TIMM}, augreg2_in21k_ft_in1k"),
+    "vit_large_patch32_224": Published(None, _NONE),
+    "vit_large_patch32_384": Published(0.8099, f"{_PAPER}, ImageNet-21k"),
+    "vit_large_patch16_224": Published(0.85856, f"{_TIMM}, augreg_in21k_ft_in1k"),
+    "vit_large_patch16_384": Published(0.8515, f"{_PAPER}, ImageNet-21k"),
+    "vit_huge_patch14_224": Published(None, _NONE),
+    "vit_giant_patch14_224": Published(None, _NONE),
+    "vit_gigantic_patch14_224": Published(None, _NONE),
+}
+
+
+def _published_size(name: str) -> ViTConfig:
+    """`vit_base_patch16_384` spells shape, patch and image size."""
+    _, shape_name, patch, size = name.split("_")
+    shape = _SHAPES[shape_name]
+    return ViTConfig(
+        image_size=(int(size), int(size)),
+        stem=PatchStemConfig(patch_size=int(patch.removeprefix("patch"))),
+        width=shape.width,
+        depth=shape.depth,
+        heads=shape.heads,
+        mlp_ratio=shape.mlp_ratio,
+    )
+
+
+SMALL = {
+    "vit_nano_conv2_8": ViTConfig(
+        image_size=(8, 8),
+        stem=ConvStemConfig(widths=(32, 64), strides=(1, 2)),
+        width=96,
+        depth=4,
+        heads=4,
+        mlp_ratio=2.0,
+        pool="mean",
+    ),
+    "vit_nano_conv4_28": ViTConfig(
+        image_size=(28, 28),
+        stem=ConvStemConfig(widths=(32, 64), strides=(2, 2)),
+        width=128,
+        depth=4,
+        heads=4,
+        mlp_ratio=2.0,
+        pool="mean",
+    ),
+    "vit_micro_conv16_96": ViTConfig(
+        image_size=(96, 96),
+        stem=ConvStemConfig(widths=(24, 48, 96, 192), strides=(2, 2, 2, 2)),
+        width=192,
+        depth=4,
+        heads=6,
+        mlp_ratio=2.0,
+        pool="mean",
+    ),
+}
+"""Presets that learn from scratch on a CPU: `conv4` is the stem's stride, the last figure the
+image size."""
+
+SIZES: dict[str, ViTConfig] = {name: _published_size(name) for name in PUBLISHED} | SMALL
+"""Every named ViT by its configuration."""

@@ -1,0 +1,489 @@
+"""The command line: verbs to library calls. It parses and prints, and holds no logic.
+
+Exit codes: 0 done; 1 the thing asked about fell short; 2 the user's input was wrong.
+"""
+
+from __future__ import annotations
+
+import json as json_module
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from vitrail import __version__
+from vitrail.errors import UserError
+
+if TYPE_CHECKING:
+    from vitrail.train.run import Event, TrainResult
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, nothing else.")
+BATCH = click.option("--batch-size", default=32, show_default=True, type=click.IntRange(min=1))
+DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps.")
+SET = click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Override one key.")
+
+
+class _Group(click.Group):
+    """Verbs in the order of a day's work instead of the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The verbs as they were added."""
+        del ctx
+        return list(self.commands)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="vitrail")
+def cli() -> None:
+    """Vision Transformers: from a folder of images to a model that can be trusted."""
+
+
+@cli.command()
+@click.argument("data", required=False)
+@click.option("--task", type=click.Choice(["classify"]), default="classify", show_default=True)
+@click.option("--model", help="A variant of `vitrail models`; default: the recipe's.")
+@click.option("--recipe", help="A preset or a TOML file; default: chosen from the data.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training part.")
+@click.option("--seed", type=click.IntRange(min=0), help="Sets every seed. [default: 0]")
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder. [default: below runs/]")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out (or the last one).")
+@SET
+@JSON
+def train(
+    data: str | None,
+    task: str,
+    model: str | None,
+    recipe: str | None,
+    epochs: int | None,
+    seed: int | None,
+    out: Path | None,
+    resume: bool,  # noqa: FBT001
+    sets: tuple[str, ...],
+    as_json: bool,  # noqa: FBT001
+) -> None:
+    """Train on DATA (a folder, archive, CSV, idx folder or `digits`) and write a report."""
+    from vitrail.train.run import train as train_run
+
+    overrides = list(sets)
+    overrides += [f"schedule.epochs={epochs}"] if epochs is not None else []
+    overrides += [f"seed={seed}"] if seed is not None else []
+    command = "vitrail " + shlex.join(sys.argv[1:])
+    with _live() as listener:
+        result = train_run(
+            data,
+            recipe=recipe,
+            model=model,
+            overrides=overrides,
+            out=out,
+            resume=resume,
+            command=command,
+            listener=listener,
+        )
+    if as_json:
+        _print_json(
+            {
+                "run": str(result.run),
+                "model": str(result.model),
+                "task": task,
+                "metrics": result.metrics,
+                "best_epoch": result.best_epoch,
+                "seconds": result.seconds,
+                "quarantined": result.quarantined,
+            }
+        )
+    else:
+        _print_result(result)
+
+
+@cli.command()
+@click.argument("model")
+@click.argument("data")
+@click.option(
+    "--split",
+    type=click.Choice(["auto", "all", "train", "val", "test"]),
+    default="auto",
+    show_default=True,
+    help="auto: the data's own test part, or the part held back in training, else all.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Also write the predictions there.")
+@BATCH
+@DEVICE
+@JSON
+def evaluate(
+    model: str,
+    data: str,
+    split: str,
+    out: Path | None,
+    batch_size: int,
+    device: str,
+    as_json: bool,  # noqa: FBT001
+) -> None:
+    """Measure MODEL (a model file or run folder) on labelled DATA."""
+    from vitrail.data.open import open_labelled
+    from vitrail.evaluate import choose_split
+    from vitrail.evaluate import evaluate as run
+    from vitrail.predict import write_predictions
+
+    loaded, provenance = _load(model, device)
+    chosen, why = choose_split(data, split, provenance)
+    _say(why)
+    dataset = open_labelled(data, split=chosen, seed=provenance.seed)
+    with _bar(len(dataset), "evaluating") as advance:
+        result = run(loaded, dataset, batch_size=batch_size, progress=advance)
+    if out is not None:
+        write_predictions(result.rows, out)
+    if as_json:
+        _print_json(
+            {
+                "model": model,
+                "data": data,
+                "split": chosen,
+                "task": "classify",
+                "count": result.count,
+                "metrics": result.metrics,
+                "intervals": result.result.intervals,
+                "quarantined": len(result.quarantined),
+            }
+        )
+        return
+    _print_metrics(result.metrics, result.result.intervals)
+    _print_table(
+        ["class", "images", "precision", "recall", "F1"],
+        [
+            [c.name, str(c.support), f"{c.precision:.3f}", f"{c.recall:.3f}", f"{c.f1:.3f}"]
+            for c in result.result.per_class
+        ],
+    )
+    for skipped in result.quarantined:
+        _say(f"quarantined {skipped.id}: {skipped.reason}")
+
+
+@cli.command()
+@click.argument("model")
+@click.argument("images", nargs=-1, required=True)
+@click.option("--out", type=click.Path(path_type=Path), help="A .jsonl, .csv or .parquet file.")
+@click.option("--shard", default="0/1", show_default=True, help="Part i of n, counted from 0.")
+@BATCH
+@DEVICE
+@JSON
+def predict(
+    model: str,
+    images: tuple[str, ...],
+    out: Path | None,
+    shard: str,
+    batch_size: int,
+    device: str,
+    as_json: bool,  # noqa: FBT001
+) -> None:
+    """Predict IMAGES (files, folders, globs, archives) with MODEL."""
+    from vitrail.data.open import open_images
+    from vitrail.predict import predict as run
+    from vitrail.predict import shard_of, write_predictions
+
+    loaded, _ = _load(model, device)
+    dataset = shard_of(open_images(images), shard)
+    if out is None and as_json:
+        out = Path("predictions.jsonl")
+    with _bar(len(dataset), "predicting") as advance:
+        rows = [row for row in _watched(run(loaded, dataset, batch_size=batch_size), advance)]
+    if out is not None:
+        count, errors = write_predictions(rows, out)
+        if as_json:
+            _print_json({"out": str(out), "count": count, "errors": errors})
+        else:
+            _say(f"{count} rows in {out}, {errors} of them errors")
+        return
+    for row in rows:
+        answer = (
+            f"{row.prediction.label or '(none)'}  {row.prediction.score:.3f}"
+            if row.prediction
+            else f"error: {row.error}"
+        )
+        click.echo(f"{row.path}  {answer}")
+
+
+@cli.command()
+@click.argument("pattern", default="*")
+@JSON
+def models(pattern: str, as_json: bool) -> None:  # noqa: FBT001
+    """List model variants, all or those that match PATTERN."""
+    from vitrail.model import describe_models
+
+    rows = describe_models(pattern)
+    if as_json:
+        _print_json(rows)
+        return
+    if not rows:
+        raise UserError(f"no model matches '{pattern}'; `vitrail models` lists all")
+    _print_table(
+        ["name", "parameters", "GMACs", "size", "top-1", "source"],
+        [
+            [
+                row["name"],
+                f"{row['params'] / 1e6:.2f} M",
+                f"{row['gmacs']:.3f}",
+                "x".join(map(str, row["image_size"])),
+                f"{100 * row['top1']:.2f} %" if row["top1"] is not None else "-",
+                row["source"],
+            ]
+            for row in rows
+        ],
+    )
+
+
+@cli.command()
+@click.argument("file")
+@JSON
+def info(file: str, as_json: bool) -> None:  # noqa: FBT001
+    """Show what a model FILE (or run folder) holds, without loading its weights."""
+    from vitrail.weights.modelfile import read_header, resolve_model
+
+    path = resolve_model(file)
+    header = read_header(path)
+    if as_json:
+        _print_json({"file": str(path), **header.model_dump(mode="json")})
+        return
+    provenance, task = header.provenance, header.config.task
+    backbone, resize = header.config.backbone, header.config.preprocess.resize
+    rows = [
+        ["file", f"{path} ({path.stat().st_size / 1e6:.1f} MB, format {header.format_version})"],
+        ["backbone", f"{backbone.kind}, width {backbone.width}, depth {backbone.depth}"],
+        ["input", f"{resize.kind} {resize.model_dump(exclude={'kind'})}"],
+        ["task", f"{task.kind}, {len(task.classes)} classes: {', '.join(task.classes[:12])}"],
+        ["temperature", f"{task.temperature:.4f}"],
+        ["trained on", f"{provenance.data} (fingerprint {provenance.fingerprint[:16]})"],
+        ["seed", str(provenance.seed)],
+        ["licence", provenance.licence],
+        ["versions", ", ".join(f"{k} {v}" for k, v in provenance.versions.items())],
+    ]
+    _print_table(["", ""], rows)
+    _print_metrics(provenance.metrics, provenance.intervals)
+
+
+@cli.command()
+@click.argument("data")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the split.")
+@JSON
+def check(data: str, seed: int, as_json: bool) -> None:  # noqa: FBT001
+    """Look for faults in DATA: unreadable files, duplicates, leakage, imbalance."""
+    from vitrail.data.check import check as run
+    from vitrail.data.open import open_source
+
+    source = open_source(data, seed=seed)
+    with _bar(None, "checking") as advance:
+        report = run(source, progress=lambda done, _total: advance(done))
+    if as_json:
+        _print_json(report.model_dump(mode="json"))
+    else:
+        click.echo(f"{data}: {report.format} ({report.reason})")
+        for finding in report.findings:
+            click.echo(f"{finding.severity}: {finding.message}")
+            for sample in finding.samples[:10]:
+                click.echo(f"    {sample}")
+        click.echo(f"{len(report.findings)} findings" if report.findings else "nothing found")
+    sys.exit(1 if report.findings else 0)
+
+
+@cli.command()
+@click.argument("recipe")
+@SET
+@JSON
+def config(recipe: str, sets: tuple[str, ...], as_json: bool) -> None:  # noqa: FBT001
+    """Show a RECIPE (a preset or TOML file) in full, with overrides laid over it."""
+    from vitrail.config import write_toml
+    from vitrail.train.recipe import load_recipe
+
+    loaded = load_recipe(recipe, sets)
+    if as_json:
+        _print_json(loaded.model_dump(mode="json"))
+    else:
+        click.echo(write_toml(loaded), nl=False)
+
+
+@cli.command()
+@JSON
+def doctor(as_json: bool) -> None:  # noqa: FBT001
+    """Look at this machine: torch, devices, threads, extras."""
+    from vitrail.doctor import doctor as run
+
+    diagnosis = run()
+    if as_json:
+        _print_json(diagnosis.model_dump(mode="json"))
+    else:
+        _print_table(
+            ["", "what", "value", "advice"],
+            [[row.status, row.name, row.value, row.advice] for row in diagnosis.rows],
+        )
+    sys.exit(1 if any(row.status == "fail" for row in diagnosis.rows) else 0)
+
+
+def main() -> NoReturn:
+    """Entry point: user errors become one line and exit code 2, signals their own code."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Abort:
+        _fail("interrupted", 130)
+    except click.ClickException as error:
+        _fail(error.format_message(), 2)
+    except UserError as error:
+        _fail(str(error), 2)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except OSError as error:
+        _fail(_describe(error), 2)
+    except Exception as error:
+        from vitrail.train.interrupt import InterruptedRunError
+
+        if isinstance(error, InterruptedRunError):
+            _fail(f"{error}; go on with --resume", 128 + error.signal_number)
+        raise
+    sys.exit(0)
+
+
+def _describe(error: OSError) -> str:
+    import errno
+
+    where = f"{error.filename}: " if error.filename else ""
+    if error.errno == errno.ENOSPC:
+        return f"{where}no space left on the device; free some or give another --out"
+    return f"{where}{error.strerror or error}"
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(f"error: {' '.join(message.split())}", err=True)
+    sys.exit(code)
+
+
+def _load(model: str, device: str) -> tuple[Any, Any]:
+    from vitrail.train.run import pick_device
+    from vitrail.weights.modelfile import load_model, resolve_model
+
+    loaded, provenance = load_model(resolve_model(model))
+    return loaded.to(pick_device(device)), provenance
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _print_json(value: object) -> None:
+    click.echo(json_module.dumps(value, ensure_ascii=False))
+
+
+def _print_table(header: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*header, box=None, show_header=any(header), pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    # Piped, a table is as wide as it needs to be, so that no name is cut.
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=240)
+    console.print(table)
+
+
+def _print_metrics(
+    metrics: dict[str, float], intervals: dict[str, tuple[float, float]]
+) -> None:
+    rows = [
+        [name, f"{value:.4f}", "{:.4f} to {:.4f}".format(*intervals[name]) if name in intervals else ""]
+        for name, value in metrics.items()
+    ]
+    _print_table(["metric", "value", "95 % interval"], rows)
+
+
+def _print_result(result: TrainResult) -> None:
+    headline = "map" if "map" in result.metrics else "top1"
+    click.echo(f"test {headline}: {result.metrics[headline]:.4f}")
+    click.echo(f"model:  {result.model}")
+    click.echo(f"report: {result.report}")
+    if result.quarantined:
+        click.echo(f"quarantined: {result.quarantined} samples, see {result.run}/quarantine.csv")
+
+
+def _watched(rows: Any, advance: Callable[[int], None]) -> Any:
+    for done, row in enumerate(rows, start=1):
+        advance(done)
+        yield row
+
+
+def _bar(total: int | None, text: str) -> _Bar:
+    return _Bar(total, text)
+
+
+class _Bar:
+    """A progress bar on standard error; nothing where that is no terminal."""
+
+    def __init__(self, total: int | None, text: str) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        console = Console(stderr=True)
+        self._bar = Progress(console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._bar.add_task(text, total=total)
+
+    def __enter__(self) -> Callable[[int], None]:
+        self._bar.start()
+        return lambda done: self._bar.update(self._task, completed=done)
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+
+class _live:  # noqa: N801
+    """Live progress of training on standard error; plain lines where that is no terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._console = Console(stderr=True, highlight=False)
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24))
+        self._bar = Progress(*columns, console=self._console, transient=True)
+        self._task = self._bar.add_task("", visible=False)
+        self._last = -1
+
+    def __enter__(self) -> Callable[[Event], None]:
+        if self._console.is_terminal:
+            self._bar.start()
+        return self._tell
+
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            self._bar.stop()
+
+    def _tell(self, event: Event) -> None:
+        from vitrail.train.run import Said
+
+        if isinstance(event, Said):
+            self._bar.update(self._task, visible=False)
+            self._console.print(event.text, markup=False, soft_wrap=True)
+            return
+        value = f"{event.metric} {event.value:.4f}" if event.value is not None else ""
+        minutes, seconds = divmod(int(event.seconds_left), 60)
+        text = (
+            f"epoch {event.epoch + 1}/{event.epochs}  loss {event.loss:.3f}  {value}  "
+            f"{event.images_per_second:,.0f} images/s  {minutes}:{seconds:02d} left"
+        )
+        if self._console.is_terminal:
+            total = event.epochs * event.batches
+            done = event.epoch * event.batches + event.batch
+            self._bar.update(
+                self._task, description=text, total=total, completed=done, visible=True
+            )
+        elif event.batch == event.batches and event.epoch != self._last:
+            self._last = event.epoch
+            self._console.print(text, markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Data: formats, decoding, preprocessing, augmentation and the loader."""

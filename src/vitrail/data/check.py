@@ -1,0 +1,119 @@
+"""Is this data fit for training? Every sample is read, and what is wrong is said in plain words."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Sequence
+
+from vitrail.config import Config
+from vitrail.data.class_balance import SplitCounts, class_counts, class_findings, label_names
+from vitrail.data.dataset import Dataset, Source
+from vitrail.data.duplicates import MIN_SIDE, perceptual_hash
+from vitrail.data.findings import (
+    Finding,
+    Seen,
+    duplicates,
+    many,
+    near_duplicates,
+    odd_sizes,
+    unreadable,
+)
+from vitrail.data.workers import Threads, run
+from vitrail.errors import BadSampleError
+
+_THREADS = 8  # more of them only wait for each other
+_CHUNK = 16
+
+
+class Report(Config):
+    """What `check` found.
+
+    Attributes:
+        format: The format that was recognised.
+        reason: Why.
+        published: The splits that the data brought; the others are cut by the seed.
+        counts: Sizes by the name of the split.
+        findings: What is wrong, errors first; empty for data that are fit.
+        notes: What was not looked at, and why.
+    """
+
+    format: str
+    reason: str
+    published: tuple[str, ...]
+    counts: dict[str, SplitCounts]
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...] = ()
+
+
+def check(source: Source, *, progress: Callable[[int, int], None] | None = None) -> Report:
+    """Look at every sample of a data set for what spoils training or its metrics.
+
+    Args:
+        source: The data, cut into splits.
+        progress: Called from this thread with the number of samples done and of all samples.
+
+    Returns:
+        What was found. Data without findings are fit for training.
+    """
+    seen = _look(source, progress)
+    readable = [sample for sample in seen if sample.error is None]
+    counts = {name: class_counts(dataset) for name, dataset in source.splits.items()}
+    findings = [
+        *unreadable(seen),
+        *duplicates(readable),
+        *near_duplicates(readable),
+        *odd_sizes(readable),
+        *class_findings(counts),
+    ]
+    findings.sort(key=lambda finding: finding.severity != "error")
+    return Report(
+        format=source.format,
+        reason=source.reason,
+        published=source.published,
+        counts=counts,
+        findings=tuple(findings),
+        notes=_notes(readable),
+    )
+
+
+def _look(source: Source, progress: Callable[[int, int], None] | None) -> list[Seen]:
+    jobs = [
+        (name, dataset, range(start, min(start + _CHUNK, len(dataset))))
+        for name, dataset in source.splits.items()
+        for start in range(0, len(dataset), _CHUNK)
+    ]
+    total = sum(map(len, source.splits.values()))
+    seen: list[Seen] = []
+    for chunk in run(_look_at_chunk, jobs, Threads(min(_THREADS, os.cpu_count() or 1))):
+        seen += chunk
+        if progress is not None:
+            progress(len(seen), total)
+    return seen
+
+
+def _look_at_chunk(job: tuple[str, Dataset, range], stop: threading.Event) -> list[Seen]:
+    split, dataset, indices = job
+    return [_look_at(split, dataset, index) for index in indices if not stop.is_set()]
+
+
+def _look_at(split: str, dataset: Dataset, index: int) -> Seen:
+    name, labels = dataset.ids[index], label_names(dataset.targets[index], dataset.classes)
+    try:
+        image = dataset.read(index).image
+        digest = hashlib.sha256(dataset.read_bytes(index)).digest()
+    except BadSampleError as error:
+        return Seen(name, split, labels, str(error))
+    height, width = image.shape[1:]
+    return Seen(name, split, labels, None, digest, perceptual_hash(image), (height, width))
+
+
+def _notes(seen: Sequence[Seen]) -> tuple[str, ...]:
+    skipped = sum(s.looks is None for s in seen)
+    if not skipped:
+        return ()
+    return (
+        f"{many(skipped, 'image')} not compared for near duplicates: with a side under "
+        f"{MIN_SIDE} pixels, or flat, a perceptual hash means nothing.",
+    )

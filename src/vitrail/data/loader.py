@@ -1,0 +1,178 @@
+"""From a data set to prepared batches, in an order that is a function of seed and epoch."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from vitrail.data.dataset import Dataset
+from vitrail.data.order import Order, sample_rng
+from vitrail.data.workers import (
+    Auto,
+    Choice,
+    Processes,
+    Serial,
+    Threads,
+    Workers,
+    choose,
+    run,
+)
+from vitrail.errors import BadSampleError
+from vitrail.types import Batch, Sample, Skipped
+
+Transform = Callable[[Tensor, np.random.Generator], Tensor]
+"""An image (3, H, W) in uint8 and the random numbers for it, to the image that the model sees."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One planned batch: the samples to show, as (index, repeat)."""
+
+    epoch: int
+    picks: tuple[tuple[int, int], ...]
+
+
+class Loader:
+    """Batches of prepared images.
+
+    Samples that cannot be read are left out of their batch and named in `Batch.skipped`; nothing
+    takes their place. Images that come out in different sizes are given as several batches.
+
+    Args:
+        dataset: Where samples come from.
+        transform: Prepares one image; all its randomness comes from the generator it is given.
+        batch_size: Samples a planned batch.
+        order: Order of the samples.
+        seed: Seed of order and augmentation, 0 or more.
+        workers: Who prepares batches; the batches do not depend on it.
+        drop_last: Leave out the last batch if it is smaller than the others.
+        strict: Make a sample that cannot be used an error.
+
+    Attributes:
+        steps: Planned batches an epoch.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        transform: Transform,
+        *,
+        batch_size: int,
+        order: Order,
+        seed: int,
+        workers: Workers,
+        drop_last: bool,
+        strict: bool,
+    ) -> None:
+        assert batch_size > 0
+        self.dataset, self.transform, self.batch_size = dataset, transform, batch_size
+        self.order, self.seed, self.strict = order, seed, strict
+        full, rest = divmod(len(dataset), batch_size)
+        self.steps = full + (rest > 0 and not drop_last)
+        self._choice = None if isinstance(workers, Auto) else Choice(workers, "as asked")
+
+    @property
+    def chosen(self) -> Serial | Threads | Processes:
+        """Who prepares the batches; with `Auto` the first look measures it."""
+        return self._decide().workers
+
+    @property
+    def why(self) -> str:
+        """The reason for that choice, for people."""
+        return self._decide().why
+
+    def epoch(self, epoch: int, start: int = 0) -> Generator[Batch, None, None]:
+        """The batches of one epoch.
+
+        Args:
+            epoch: Epoch, from 0.
+            start: Planned batches to leave out at the beginning: an epoch that was interrupted
+                after `start` steps goes on with exactly the batches that it would have had.
+
+        Raises:
+            BadSampleError: a sample cannot be used, and the loader is strict.
+        """
+        indices = self.order.indices(len(self.dataset), self.seed, epoch)
+        picks = [(int(index), place % self.order.repeats) for place, index in enumerate(indices)]
+        size = self.batch_size
+        jobs = [
+            _Job(epoch, tuple(picks[step * size : (step + 1) * size]))
+            for step in range(start, self.steps)
+        ]
+        results = run(self._load, jobs, self.chosen)
+        try:
+            for batches in results:
+                yield from batches
+        finally:
+            results.close()
+
+    def _decide(self) -> Choice:
+        if self._choice is None:
+            self._choice = choose(self._probe, len(self.dataset))
+        return self._choice
+
+    def _load(self, job: _Job, stop: threading.Event) -> list[Batch]:
+        """Prepare one planned batch; several batches if sizes differ, never none."""
+        groups: dict[tuple[int, int], list[tuple[Sample, Tensor]]] = {}
+        skipped: list[Skipped] = []
+        for index, repeat in job.picks:
+            if stop.is_set():
+                break
+            try:
+                sample, image = self._prepare(index, job.epoch, repeat)
+            except BadSampleError as error:
+                skipped.append(self._skip(index, error))
+            else:
+                groups.setdefault((image.shape[1], image.shape[2]), []).append((sample, image))
+        batches = [_collate(group) for group in groups.values()] or [_EMPTY]
+        return [replace(batches[0], skipped=tuple(skipped)), *batches[1:]]
+
+    def _prepare(self, index: int, epoch: int, repeat: int) -> tuple[Sample, Tensor]:
+        try:
+            sample = self.dataset.read(index)
+            rng = sample_rng(self.seed, epoch, index, repeat)
+            return sample, self.transform(sample.image, rng)
+        except BadSampleError:
+            raise
+        except Exception as error:
+            error.add_note(f"while preparing sample {self.dataset.ids[index]}")
+            raise
+
+    def _skip(self, index: int, error: BadSampleError) -> Skipped:
+        name = self.dataset.ids[index]
+        if self.strict:
+            raise BadSampleError(f"{name}: {error}") from error
+        return Skipped(name, str(error))
+
+    def _probe(self, index: int) -> None:
+        with suppress(BadSampleError):
+            self._prepare(index, epoch=0, repeat=0)
+
+
+_EMPTY = Batch((), torch.empty((0, 3, 0, 0), dtype=torch.uint8), ())
+
+
+def _collate(group: list[tuple[Sample, Tensor]]) -> Batch:
+    return Batch(
+        ids=tuple(sample.id for sample, _ in group),
+        images=_stack([image for _, image in group]),
+        targets=tuple(sample.target for sample, _ in group),
+    )
+
+
+def _stack(images: list[Tensor]) -> UInt8[Tensor, "B 3 H W"]:
+    """Copy images into one contiguous batch.
+
+    In numpy, since torch would start its own threads beside the workers for a copy this large.
+    """
+    batch = np.empty((len(images), *images[0].shape), dtype=np.uint8)
+    for row, image in zip(batch, images, strict=True):
+        row[:] = image.numpy()
+    return torch.from_numpy(batch)  # pyright: ignore[reportUnknownMemberType]

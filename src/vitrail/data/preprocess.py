@@ -1,0 +1,157 @@
+"""The one evaluation-time preprocessing: any upright photo to the pixels that a model was made for.
+
+It is part of the model's config and stored in the model file; evaluation, prediction, export and
+serving all run it. Pixels stay uint8: normalisation happens on the whole batch, in the model.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from jaxtyping import UInt8
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from vitrail.config import Config
+
+Interpolation = Literal["bilinear", "bicubic"]
+Size = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
+Colour = tuple[float, float, float]
+
+IMAGENET_MEAN: Colour = (0.485, 0.456, 0.406)
+IMAGENET_STD: Colour = (0.229, 0.224, 0.225)
+HALF: Colour = (0.5, 0.5, 0.5)
+"""Mean and standard deviation that map 0..1 to -1..1 (ViT, google-research)."""
+
+
+class CenterCrop(Config):
+    """Resize the short side to `floor(size / crop_pct)`, then cut out the centre.
+
+    The integer rounding is that of timm's evaluation transform.
+
+    Attributes:
+        size: Height and width of the result.
+        crop_pct: Share of the resized image that the crop keeps, at most 1.
+    """
+
+    kind: Literal["center_crop"] = "center_crop"
+    size: Size
+    crop_pct: float = Field(default=0.875, gt=0, le=1)
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """Size of the whole image before the crop."""
+        rows, columns = (math.floor(side / self.crop_pct) for side in self.size)
+        if rows == columns:
+            # Truncated, as torchvision's Resize does.
+            short, long = min(height, width), max(height, width)
+            longer = int(rows * long / short)
+            return (rows, longer) if height <= width else (longer, rows)
+        ratio = min(height / rows, width / columns)
+        return round(height / ratio), round(width / ratio)
+
+
+class Squash(Config):
+    """Stretch the image to the size, whatever its aspect ratio.
+
+    Attributes:
+        size: Height and width of the result.
+    """
+
+    kind: Literal["squash"] = "squash"
+    size: Size
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """The size itself."""
+        del height, width
+        return self.size
+
+
+class TokenBudget(Config):
+    """Keep the aspect ratio and fill a number of patches (NaViT, Dehghani et al. 2023).
+
+    Sides are rounded to multiples of the patch. A small image is enlarged up to the budget, never
+    beyond it.
+
+    Attributes:
+        patch: Side of a patch in pixels.
+        tokens: Most patches that an image may have.
+    """
+
+    kind: Literal["token_budget"] = "token_budget"
+    patch: int = Field(gt=0)
+    tokens: int = Field(gt=0)
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """Multiples of the patch, with at most `tokens` patches."""
+        short, long = min(height, width), max(height, width)
+        few = min(max(round(math.sqrt(self.tokens * short / long)), 1), self.tokens)
+        many = min(max(round(math.sqrt(self.tokens * long / short)), 1), self.tokens // few)
+        few, many = few * self.patch, many * self.patch
+        return (few, many) if height <= width else (many, few)
+
+
+Resize = Annotated[CenterCrop | Squash | TokenBudget, Field(discriminator="kind")]
+
+
+class Preprocess(Config):
+    """What is done to every image before a model sees it.
+
+    Attributes:
+        resize: Rule for the size.
+        interpolation: Filter of the resize.
+        antialias: Widen the filter when shrinking, as Pillow does.
+        mean: Subtracted from each channel, on the scale 0 to 1.
+        std: Each channel is divided by it, on the scale 0 to 1.
+        channel_order: Order that the model was trained in; mean and std are in this order too.
+    """
+
+    resize: Resize
+    interpolation: Interpolation = "bicubic"
+    antialias: bool = True
+    mean: Colour = IMAGENET_MEAN
+    std: tuple[
+        Annotated[float, Field(gt=0)],
+        Annotated[float, Field(gt=0)],
+        Annotated[float, Field(gt=0)],
+    ] = IMAGENET_STD
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Size of `prepare`'s result for an image of this size."""
+        match self.resize:
+            case CenterCrop(size=size):
+                return size
+            case rule:
+                return rule.resized(height, width)
+
+    def prepare(self, image: UInt8[Tensor, "3 H W"]) -> UInt8[Tensor, "3 h w"]:
+        """Resize and crop; an image that already fits is returned as it is.
+
+        Args:
+            image: RGB, 0 to 255. Memory in the order height, width, channel is fastest.
+
+        Returns:
+            RGB, 0 to 255, of size `output_size(H, W)`; it may be a view.
+        """
+        height, width = image.shape[1:]
+        resized = self.resize.resized(height, width)
+        image = self.scale(image, resized)
+        return _center(image, self.output_size(height, width))
+
+    def scale(self, image: UInt8[Tensor, "3 H W"], size: tuple[int, int]) -> UInt8[Tensor, "3 h w"]:
+        """Resample to exactly this size with the filter of this preprocessing."""
+        if image.shape[1:] == size:
+            return image
+        # On uint8 in channels-last memory torch runs Pillow's own algorithm, vectorised. The detour
+        # gives the batch axis the stride by which torch recognises that memory.
+        batch = image.permute(1, 2, 0)[None].permute(0, 3, 1, 2)
+        return F.interpolate(batch, size=size, mode=self.interpolation, antialias=self.antialias)[0]
+
+
+def _center(image: UInt8[Tensor, "3 H W"], size: tuple[int, int]) -> UInt8[Tensor, "3 h w"]:
+    height, width = image.shape[1:]
+    # Half to even, as torchvision's CenterCrop does.
+    top, left = round((height - size[0]) / 2), round((width - size[1]) / 2)
+    return image[:, top : top + size[0], left : left + size[1]]

@@ -1,0 +1,220 @@
+"""Who prepares the batches: this thread, other threads or other processes.
+
+Whatever the choice, the batches are the same bit for bit, and they come in the same order.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Generic, Literal, TypeVar, cast
+
+from annotated_types import Gt
+from pydantic import ConfigDict
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+PREFETCH = 2
+"""Batches that are prepared ahead, for each worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serial:
+    """Prepare each batch when it is asked for."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    kind: Literal["serial"] = "serial"
+
+
+@dataclass(frozen=True, slots=True)
+class Threads:
+    """Prepare batches in threads: best where C code does the work and releases the GIL."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    count: Annotated[int, Gt(0)]
+    kind: Literal["threads"] = "threads"
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """Prepare batches in processes: best where Python does the work, and there is much of it."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    count: Annotated[int, Gt(0)]
+    kind: Literal["processes"] = "processes"
+
+
+@dataclass(frozen=True, slots=True)
+class Auto:
+    """Measure which of the others is fastest for the data at hand."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    kind: Literal["auto"] = "auto"
+
+
+Workers = Serial | Threads | Processes | Auto
+
+
+def run(
+    work: Callable[[Job, threading.Event], Result],
+    jobs: Sequence[Job],
+    workers: Serial | Threads | Processes,
+) -> Generator[Result, None, None]:
+    """Do jobs and give their results in order.
+
+    At most `PREFETCH` results a worker are held. Closing the generator, an error in a job and an
+    interrupt all end the workers before control comes back.
+
+    Args:
+        work: Does one job; it may look at the event, which is set once results are unwanted.
+        jobs: What to do.
+        workers: Who does it.
+    """
+    match workers:
+        case Serial():
+            never = threading.Event()
+            return (work(job, never) for job in jobs)
+        case Threads(count=count):
+            return _run_threads(work, jobs, min(count, max(len(jobs), 1)))
+        case Processes(count=count):
+            return _run_processes(work, jobs, min(count, max(len(jobs), 1)))
+
+
+def _run_threads(
+    work: Callable[[Job, threading.Event], Result], jobs: Sequence[Job], count: int
+) -> Generator[Result, None, None]:
+    stop = threading.Event()
+    pool = ThreadPoolExecutor(count, thread_name_prefix="vitrail-loader")
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for job in jobs:
+            waiting.append(pool.submit(work, job, stop))
+            if len(waiting) > PREFETCH * count:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        stop.set()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Jobs(TorchDataset[Result], Generic[Job, Result]):
+    """Jobs as torch's loader wants them."""
+
+    def __init__(self, work: Callable[[Job, threading.Event], Result], jobs: Sequence[Job]) -> None:
+        self.work, self.jobs = work, jobs
+
+    def __len__(self) -> int:
+        return len(self.jobs)
+
+    def __getitem__(self, index: int) -> Result:
+        return self.work(self.jobs[index], threading.Event())
+
+
+def _first(items: list[Result]) -> Result:
+    return items[0]
+
+
+def _run_processes(
+    work: Callable[[Job, threading.Event], Result], jobs: Sequence[Job], count: int
+) -> Generator[Result, None, None]:
+    # torch's own machinery: results travel in shared memory, workers run one torch thread each,
+    # and an error comes back with its type and the worker's traceback.
+    loader = DataLoader(
+        _Jobs(work, jobs),
+        batch_size=1,
+        collate_fn=_first,
+        num_workers=count,
+        prefetch_factor=PREFETCH,
+    )
+    with warnings.catch_warnings():
+        # More workers than cores is the caller's decision; forking beside idle threads is safe
+        # here, because workers take no lock that such a thread could hold.
+        warnings.simplefilter("ignore")
+        results = iter(loader)
+    try:
+        yield from cast("Generator[Result, None, None]", results)
+    finally:
+        del results, loader
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Who prepares the batches, and why.
+
+    Attributes:
+        workers: The choice.
+        why: One sentence for people, with the figures that led to it.
+    """
+
+    workers: Serial | Threads | Processes
+    why: str
+
+
+def choose(prepare: Callable[[int], object], count: int, cores: int | None = None) -> Choice:
+    """Measure who prepares samples fastest.
+
+    Samples that cost little are not worth handing over. Otherwise the same samples are prepared
+    by one thread and by two at once: if two are much faster, C code does the work and threads
+    serve; if not, Python does, and processes pay off once a sample is expensive.
+
+    Args:
+        prepare: Reads and prepares one sample; its errors are ignored here.
+        count: Samples there are.
+        cores: Cores to use; all that this process may use if None.
+    """
+    cores = cores or len(os.sched_getaffinity(0))
+    if cores == 1 or count < 2:
+        return Choice(Serial(), "one core" if cores == 1 else "hardly any samples")
+    probes = [count * i // min(count, _PROBES) for i in range(min(count, _PROBES))]
+    _time(prepare, probes[:1])
+    once = max(_time(prepare, probes[:2]) / 2, 1e-9)
+    probes = (probes * _PROBES)[: max(2, min(2 * _PROBES, int(_SECONDS / once)))]
+    serial = min(_time(prepare, probes) for _ in range(2))
+    cost = f"{serial / len(probes) * 1e3:.2g} ms a sample"
+    if serial / len(probes) < _CHEAP:
+        return Choice(Serial(), f"{cost}: cheaper than handing it over")
+    with ThreadPoolExecutor(2) as pool:
+        both = min(_time_pair(pool, prepare, probes) for _ in range(2))
+    gain = serial / both
+    if gain >= _GAIN:
+        return Choice(Threads(cores), f"{cost}, two threads are {gain:.1f} times as fast as one")
+    if serial / len(probes) >= _EXPENSIVE:
+        return Choice(
+            Processes(cores),
+            f"{cost}, two threads are only {gain:.1f} times as fast as one: Python does the work",
+        )
+    return Choice(Threads(1), f"{cost}, two threads are only {gain:.1f} times as fast as one")
+
+
+_PROBES = 8
+_SECONDS = 0.15
+_CHEAP = 0.1e-3
+_EXPENSIVE = 3e-3
+_GAIN = 1.3
+
+
+def _time(prepare: Callable[[int], object], indices: Sequence[int]) -> float:
+    start = time.perf_counter()
+    for index in indices:
+        prepare(index)
+    return time.perf_counter() - start
+
+
+def _time_pair(
+    pool: ThreadPoolExecutor, prepare: Callable[[int], object], indices: Sequence[int]
+) -> float:
+    start = time.perf_counter()
+    halves = [pool.submit(_time, prepare, indices[part::2]) for part in (0, 1)]
+    for half in halves:
+        half.result()
+    return time.perf_counter() - start

@@ -1,0 +1,25 @@
+"""The errors that a user can cause. Each message names the thing and the way out."""
+
+
+class UserError(ValueError):
+    """Something the user gave is wrong. The command line prints it in one line and exits 2."""
+
+
+class ConfigError(UserError):
+    """An unknown key, a wrong type or a value out of range in a recipe or an override."""
+
+
+class DataError(UserError):
+    """A data set that cannot be used: missing, empty, of one class, of no known format."""
+
+
+class ModelFileError(UserError):
+    """A model file that is damaged, of a newer format, or that contradicts itself."""
+
+
+class BadSampleError(UserError):
+    """One image or label that cannot be used. Never silent: it is skipped, counted and listed."""
+
+
+class NonFiniteLossError(UserError):
+    """The loss became NaN or infinite; the message names the samples and the checkpoint kept."""

@@ -1,0 +1,139 @@
+"""Evaluation: predictions beside labels. It runs `predict`, so that both give the same answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+
+from vitrail.config import nearest
+from vitrail.data.dataset import Dataset
+from vitrail.data.loader import Workers
+from vitrail.data.open import Split, open_source
+from vitrail.errors import DataError
+from vitrail.metrics.classification import ClassificationMetrics, classification_metrics
+from vitrail.model import Model
+from vitrail.predict import Row, predict
+from vitrail.types import Skipped, Target
+from vitrail.weights.modelfile import Provenance
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What a model does on a labelled set.
+
+    Attributes:
+        count: Samples measured; the quarantined are not among them.
+        result: Metrics, intervals, per-class rows, confusion and calibration.
+        rows: The prediction of every sample, errors included, as `predict` gave it.
+        quarantined: Samples that could not be read, with the reason.
+    """
+
+    count: int
+    result: ClassificationMetrics
+    rows: tuple[Row, ...]
+    quarantined: tuple[Skipped, ...]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Metric names and values."""
+        return self.result.metrics
+
+
+def evaluate(
+    model: Model,
+    dataset: Dataset,
+    *,
+    batch_size: int = 32,
+    workers: Workers | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Measure a model on a labelled data set.
+
+    Args:
+        model: The model; it is put into evaluation mode.
+        dataset: Labelled; classes are matched by name, in whatever order.
+        batch_size: Images a forward pass.
+        workers: How images are decoded; measured by default.
+        progress: Called after each image with the number done.
+
+    Raises:
+        DataError: a class that the model does not know, several labels an image where the model
+            gives one, a sample without a label, or no sample that can be read.
+    """
+    task = model.config.task
+    if dataset.multilabel and not task.multilabel:
+        raise DataError("the data has several labels an image, the model gives one; train again")
+    index = _class_index(task.classes, dataset.classes)
+    targets = [_translate(target, index) for target in dataset.targets]
+    rows = tuple(
+        _counted(predict(model, dataset, batch_size=batch_size, workers=workers), progress)
+    )
+    good = [i for i, row in enumerate(rows) if row.prediction is not None]
+    if not good:
+        raise DataError(f"none of the {len(rows)} samples can be read; `vitrail check` lists why")
+    result = metrics_of(model, [rows[i] for i in good], [targets[i] for i in good])
+    bad = tuple(Skipped(row.path, row.error) for row in rows if row.error is not None)
+    return Evaluation(len(good), result, rows, bad)
+
+
+def choose_split(data: str, split: str, provenance: Provenance) -> tuple[Split, str]:
+    """Which part of a data set an evaluation is about.
+
+    `auto` takes a test part that the data itself brings; on the very data that the model was
+    trained on the part that was held back; else everything.
+
+    Returns:
+        The split, and a sentence for people.
+    """
+    if split != "auto":
+        return cast("Split", split), f"measuring split '{split}' as asked"
+    try:
+        source = open_source(data, seed=provenance.seed)
+    except DataError:
+        # Nothing to train on, of one class for example, may still be measured as a whole.
+        return "all", "measuring all images"
+    if "test" in source.published:
+        return "test", "measuring the data's own test part"
+    if source.fingerprint == provenance.fingerprint:
+        return "test", "measuring the fifth of the data that training held back"
+    return "all", "measuring all images"
+
+
+def metrics_of(
+    model: Model, rows: Sequence[Row], targets: Sequence[Target]
+) -> ClassificationMetrics:
+    """Metrics of prediction rows against targets in the model's class order."""
+    task = model.config.task
+    scores = np.array([list(row.prediction.scores.values()) for row in rows if row.prediction])
+    return classification_metrics(
+        scores, targets, task.classes, multilabel=task.multilabel, threshold=task.threshold
+    )
+
+
+def _class_index(known: Sequence[str], given: Sequence[str]) -> list[int]:
+    for name in given:
+        if name not in known:
+            shown = ", ".join(known[:10]) + (" ..." if len(known) > 10 else "")
+            raise DataError(
+                f"the data has a class '{name}' that the model does not know"
+                f"{nearest(name, known)}; the model's classes: {shown}"
+            )
+    return [list(known).index(name) for name in given]
+
+
+def _translate(target: Target, index: list[int]) -> Target:
+    if target is None:
+        raise DataError("evaluation needs a label for every sample; to label new images: predict")
+    if isinstance(target, int):
+        return index[target]
+    return tuple(sorted(index[i] for i in target))
+
+
+def _counted(rows: Iterator[Row], progress: Callable[[int], None] | None) -> Iterator[Row]:
+    for done, row in enumerate(rows, start=1):
+        if progress is not None:
+            progress(done)
+        yield row

@@ -1,0 +1,1 @@
+"""Look inside: what a model attends to, with proof that the picture is true."""

@@ -1,0 +1,1 @@
+"""Parts: plain modules with plain arguments. This folder imports torch and `types` only."""

@@ -1,0 +1,111 @@
+"""Encoder blocks: attention and MLP around residual paths (ViT Fig. 1 right; Vaswani Fig. 1)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vitrail.nn.attention import Attention
+from vitrail.types import Grid
+
+Activation = Literal["gelu", "gelu_tanh"]
+"""Exact GELU (timm, DeiT), or its tanh form (google-research)."""
+
+
+class Mlp(nn.Module):
+    """Two linear maps with a GELU between them (ViT section 3.1)."""
+
+    def __init__(self, dim: int, hidden: int, *, activation: Activation = "gelu") -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.act = nn.GELU(approximate="tanh" if activation == "gelu_tanh" else "none")
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, tokens: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """Each token by itself."""
+        return self.fc2(self.act(self.fc1(tokens)))
+
+
+class LayerScale(nn.Module):
+    """A learned factor a channel on a residual branch (Touvron et al. 2021, CaiT, equation 3)."""
+
+    def __init__(self, dim: int, initial: float) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((dim,), initial))
+
+    def forward(self, tokens: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """Scale each channel."""
+        return tokens * self.gamma
+
+
+class StochasticDepth(nn.Module):
+    """Drop a residual branch for whole samples while training (Huang et al. 2016).
+
+    The branches that stay are divided by the chance to stay, so that the mean is kept.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        assert 0 <= rate < 1, f"drop rate {rate} is not in [0, 1)"
+        self.rate = rate
+
+    def forward(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        """Identity in evaluation."""
+        if not self.training or self.rate == 0:
+            return tokens
+        keep = tokens.new_empty(tokens.shape[0], 1, 1).bernoulli_(1 - self.rate)
+        return tokens * keep.div_(1 - self.rate)
+
+
+class Block(nn.Module):
+    """What both kinds of block hold. Subclasses say where the norms stand.
+
+    Args:
+        dim: Width D.
+        attention: The attention part.
+        mlp: The MLP part.
+        eps: LayerNorm epsilon.
+        layer_scale: Start value of LayerScale, or None for none.
+        drop_path: Chance that a branch is dropped while training.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        attention: Attention,
+        mlp: Mlp,
+        *,
+        eps: float,
+        layer_scale: float | None,
+        drop_path: float,
+    ) -> None:
+        super().__init__()
+        scaled = layer_scale is not None
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
+        self.attn = attention
+        self.ls1 = LayerScale(dim, layer_scale) if scaled else nn.Identity()
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
+        self.mlp = mlp
+        self.ls2 = LayerScale(dim, layer_scale) if scaled else nn.Identity()
+        self.drop_path = StochasticDepth(drop_path)
+
+
+class PreNormBlock(Block):
+    """x + attention(norm(x)), then x + mlp(norm(x)) (ViT equations 2 and 3)."""
+
+    def forward(self, tokens: Float[Tensor, "B N D"], grid: Grid) -> Float[Tensor, "B N D"]:
+        """One layer."""
+        tokens = tokens + self.drop_path(self.ls1(self.attn(self.norm1(tokens), grid)))
+        return tokens + self.drop_path(self.ls2(self.mlp(self.norm2(tokens))))
+
+
+class PostNormBlock(Block):
+    """norm(x + attention(x)), then norm(x + mlp(x)) (Vaswani et al. 2017, section 3.1)."""
+
+    def forward(self, tokens: Float[Tensor, "B N D"], grid: Grid) -> Float[Tensor, "B N D"]:
+        """One layer."""
+        tokens = self.norm1(tokens + self.drop_path(self.ls1(self.attn(tokens, grid))))
+        return self.norm2(tokens + self.drop_path(self.ls2(self.mlp(tokens))))

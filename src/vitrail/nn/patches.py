@@ -1,0 +1,74 @@
+"""From pixels to patch vectors: the stem of a Vision Transformer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from math import prod
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def pad_to_multiple(images: Float[Tensor, "B C H W"], multiple: int) -> Float[Tensor, "B C _ _"]:
+    """Pad right and bottom with zeros (the mean colour) so that both sides are multiples."""
+    bottom, right = -images.shape[2] % multiple, -images.shape[3] % multiple
+    return F.pad(images, (0, right, 0, bottom)) if bottom or right else images
+
+
+class Stem(nn.Module, ABC):
+    """Normalised images to a map of patch vectors.
+
+    Attributes:
+        stride: Pixels from one patch to the next.
+    """
+
+    stride: int
+
+    @abstractmethod
+    def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D _h _w"]:
+        """One vector a patch; sides that are no multiple of the stride are padded."""
+
+
+class PatchStem(Stem):
+    """Non-overlapping patches and one linear map of their pixels (ViT section 3.1)."""
+
+    def __init__(self, width: int, patch_size: int, *, channels: int = 3) -> None:
+        super().__init__()
+        self.stride = patch_size
+        self.proj = nn.Conv2d(channels, width, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D _h _w"]:
+        """Project each patch."""
+        return self.proj(pad_to_multiple(images, self.stride))
+
+
+class ConvStem(Stem):
+    """A few 3x3 convolutions in the place of one large one (Xiao et al. 2021, section 4).
+
+    Args:
+        width: Width D of the patch vectors.
+        widths: Channels of each 3x3 convolution.
+        strides: Stride of each; their product is the patch stride.
+        channels: Channels of the images.
+    """
+
+    def __init__(
+        self, width: int, widths: tuple[int, ...], strides: tuple[int, ...], *, channels: int = 3
+    ) -> None:
+        super().__init__()
+        assert len(widths) == len(strides), "one stride a convolution"
+        self.stride = prod(strides)
+        layers: list[nn.Module] = []
+        for before, after, stride in zip((channels, *widths), widths, strides, strict=False):
+            layers += [
+                nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False),
+                nn.BatchNorm2d(after),
+                nn.ReLU(inplace=True),
+            ]
+        self.convs = nn.Sequential(*layers)
+        self.proj = nn.Conv2d(widths[-1], width, kernel_size=1)
+
+    def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D _h _w"]:
+        """Convolve down to the patch grid, then map to the width."""
+        return self.proj(self.convs(pad_to_multiple(images, self.stride)))

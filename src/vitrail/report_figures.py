@@ -1,0 +1,275 @@
+"""The pictures of a report: plots as inline SVG that follow the page's colours, pixels as data URIs."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
+from PIL import Image
+
+from vitrail.metrics.calibration import ReliabilityBin
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TEXT, MUTED, GRID, FIRST, SECOND = "#010101", "#020202", "#030303", "#040404", "#050505"
+_INKS = {
+    TEXT: "var(--text)",
+    MUTED: "var(--muted)",
+    GRID: "var(--line)",
+    FIRST: "var(--first)",
+    SECOND: "var(--second)",
+}
+"""Stand-ins that matplotlib draws with, and the CSS variable that takes their place."""
+
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "vitrail",
+    "font.size": 9.5,
+    "text.color": TEXT,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": MUTED,
+    "axes.titlecolor": TEXT,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+}
+
+SMALL = 64
+"""An image of at most this side is shown in big square pixels instead of a blur."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A line over the epochs of a run.
+
+    Attributes:
+        x: Epochs done, from 0.
+        y: Values.
+        label: What it shows; empty where the title says it.
+        marked: Whether each value is a measurement at the end of an epoch.
+    """
+
+    x: Sequence[float]
+    y: Sequence[float]
+    label: str = ""
+    marked: bool = False
+
+
+def curve_plot(
+    name: str,
+    title: str,
+    curves: Sequence[Curve],
+    *,
+    best: float | None = None,
+    unit: Literal["plain", "percent", "scientific"] = "plain",
+) -> str:
+    """Lines over epochs as inline SVG.
+
+    Args:
+        name: Makes the ids of this picture differ from those of the page's others.
+        title: Stands above the plot and in its accessible name.
+        curves: One line each; the second is drawn faint behind the first.
+        best: Epochs done at the best epoch; marked by a dashed line.
+        unit: How the values are written.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(4.3, 2.75), layout="constrained")
+        axes = figure.add_subplot()
+        axes.set_title(title)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        for curve, ink in zip(curves, (FIRST, SECOND), strict=False):
+            marker = "o" if curve.marked and len(curve.x) <= 40 else ""
+            axes.plot(curve.x, curve.y, color=ink, marker=marker, markersize=3, label=curve.label)
+        if best is not None:
+            _mark_best(axes, best, curves[0])
+        if unit == "percent":
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        elif unit == "scientific":
+            axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2), useMathText=True)
+        if any(curve.label for curve in curves):
+            axes.legend(loc="best")
+        return to_svg(figure, name, title)
+
+
+def _mark_best(axes: Axes, best: float, curve: Curve) -> None:
+    axes.axvline(best, color=MUTED, linestyle=(0, (3, 3)), linewidth=1)
+    if curve.marked and best in list(curve.x):
+        value = list(curve.y)[list(curve.x).index(best)]
+        axes.plot([best], [value], marker="o", markersize=8, color=SECOND, linestyle="")
+
+
+def reliability_plot(name: str, bins: Sequence[ReliabilityBin], title: str) -> str:
+    """Accuracy against confidence above the number of predictions of each bin, as inline SVG."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    used = [b for b in bins if b.count]
+    width = bins[0].upper - bins[0].lower
+    middle = [(b.lower + b.upper) / 2 for b in used]
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(4.3, 4.3), layout="constrained")
+        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
+        top.set_title(title)
+        top.bar(middle, [b.accuracy for b in used], width * 0.86, color=FIRST, alpha=0.75)
+        top.plot([0, 1], [0, 1], color=MUTED, linestyle=(0, (3, 3)), linewidth=1)
+        top.plot(
+            [b.confidence for b in used],
+            [b.accuracy for b in used],
+            color=SECOND,
+            marker="o",
+            markersize=4,
+            linestyle="",
+        )
+        top.set(xlim=(0, 1), ylim=(0, 1), ylabel="right")
+        bottom.bar(middle, [b.count for b in used], width * 0.86, color=MUTED, alpha=0.6)
+        bottom.set(xlabel="confidence", ylabel="predictions")
+        for axis in (top.xaxis, top.yaxis, bottom.xaxis):
+            axis.set_major_formatter(PercentFormatter(1.0))
+        return to_svg(figure, name, title)
+
+
+def to_svg(figure: Figure, name: str, label: str) -> str:
+    """Inline SVG: no size of its own, the page's font and colours, ids that no other picture has."""
+    buffer = io.StringIO()
+    nothing: dict[str, Any] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    box = re.search(r'viewBox="[^"]*"', text)
+    assert box is not None
+    opening = f'<svg {box[0]} role="img" aria-label="{_attribute(label)}" xmlns:xlink="{_XLINK}">'
+    text = re.sub(r"<svg[^>]*>", lambda _: opening, text, count=1)
+    text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r'href="#', f'href="#{name}-', text)
+    text = re.sub(r"url\(#", f"url(#{name}-", text)
+    for ink, variable in _INKS.items():
+        text = text.replace(ink, variable)
+    return text
+
+
+_XLINK = "http://www.w3.org/1999/xlink"
+
+
+def _attribute(text: str) -> str:
+    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image for the page.
+
+    Attributes:
+        uri: The data URI.
+        width: Pixels.
+        height: Pixels.
+        pixelated: Whether enlarging keeps square pixels.
+    """
+
+    uri: str
+    width: int
+    height: int
+    pixelated: bool
+
+
+def picture(pixels: UInt8[np.ndarray, "H W 3"], *, longest: int = 224) -> Picture:
+    """An image as WebP, at most `longest` pixels a side; small images keep every pixel (PNG)."""
+    image = Image.fromarray(pixels)
+    if max(image.size) <= SMALL:
+        return _encode(image, pixelated=True)
+    image.thumbnail((longest, longest))
+    return _encode(image, pixelated=False)
+
+
+def overlay(pixels: UInt8[np.ndarray, "H W 3"], heat: Float[np.ndarray, "h w"]) -> Picture:
+    """An image in grey under a map of the patches, smoothed, dark to bright from least to most."""
+    height, width = pixels.shape[:2]
+    enlarge = max(1, 192 // max(height, width))
+    size = (width * enlarge, height * enlarge)
+    span = max(float(heat.max() - heat.min()), 1e-12)
+    scaled = Image.fromarray(np.uint8(255 * (heat - heat.min()) / span))
+    smooth = np.asarray(scaled.resize(size, Image.Resampling.BICUBIC)) / 255
+    base = Image.fromarray(pixels).convert("L").resize(size, Image.Resampling.NEAREST)
+    grey = np.asarray(base, dtype=np.float64)[..., None].repeat(3, axis=2)
+    mixed = 0.45 * grey + 0.55 * 255 * _colours(smooth, "inferno")
+    image = Image.fromarray(mixed.round().astype(np.uint8))
+    image.thumbnail((256, 256))
+    return _encode(image, pixelated=False)
+
+
+def similarity_picture(similarity: Float[np.ndarray, "h w h w"]) -> tuple[Picture, float, float]:
+    """A grid of maps, one a patch, in the place of the patch; a large grid shows every n-th.
+
+    Returns:
+        The picture, and the values at the two ends of its colours: the least similarity and the
+        greatest of two different patches.
+    """
+    rows, columns = similarity.shape[:2]
+    flat = similarity.reshape(rows * columns, rows * columns)
+    others = flat[~np.eye(len(flat), dtype=bool)] if len(flat) > 1 else flat
+    low, high = float(others.min()), float(others.max())
+    scaled = np.clip((similarity - low) / max(high - low, 1e-12), 0, 1)
+    step = max(1, -(-max(rows, columns) // 16))
+    shown = scaled[::step, ::step]
+    tiles = np.uint8(255 * _colours(shown.reshape(-1, rows, columns), "viridis"))
+    return tiled(tiles, shown.shape[1]), low, high
+
+
+def tiled(tiles: UInt8[np.ndarray, "K H W 3"], columns: int) -> Picture:
+    """Tiles in rows with one transparent pixel between them, shown in square pixels."""
+    count, height, width = tiles.shape[:3]
+    rows = -(-count // columns)
+    canvas = np.zeros((rows * (height + 1) - 1, columns * (width + 1) - 1, 4), dtype=np.uint8)
+    for i, tile in enumerate(tiles):
+        top, left = (i // columns) * (height + 1), (i % columns) * (width + 1)
+        canvas[top : top + height, left : left + width, :3] = tile
+        canvas[top : top + height, left : left + width, 3] = 255
+    return _encode(Image.fromarray(canvas), pixelated=True)
+
+
+def _colours(values: NDArray[Any], name: str) -> NDArray[np.float64]:
+    """Values from 0 to 1 as RGB from 0 to 1, in a map of even brightness steps."""
+    from matplotlib import colormaps
+
+    return np.asarray(colormaps[name](values), dtype=np.float64)[..., :3]
+
+
+def _encode(image: Image.Image, *, pixelated: bool) -> Picture:
+    buffer = io.BytesIO()
+    kind = "png" if pixelated else "webp"
+    if pixelated:
+        image.save(buffer, format="PNG", optimize=True)
+    else:
+        image.save(buffer, format="WEBP", quality=82, method=4)
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return Picture(f"data:image/{kind};base64,{data}", *image.size, pixelated)

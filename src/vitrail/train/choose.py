@@ -1,0 +1,101 @@
+"""Choose a recipe from the data when none is given, and say why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import median
+
+from vitrail.data.dataset import Dataset, Source
+from vitrail.errors import BadSampleError, DataError
+from vitrail.train.recipe import Recipe, load_recipe
+
+LOOK = 32
+"""Images whose size is looked at."""
+SMALL_SIDE = 64
+"""Images up to this side are small images: digits, clothes, icons."""
+MANY = 100_000
+"""From so many photos on, a Vision Transformer learns from scratch by the published recipe."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A recipe and how it came about.
+
+    Attributes:
+        name: Preset or file.
+        recipe: Complete: model, image size and epochs are set.
+        reason: One sentence for people.
+    """
+
+    name: str
+    recipe: Recipe
+    reason: str
+
+
+def choose_recipe(
+    source: Source, *, name: str | None = None, model: str | None = None, overrides: Iterable[str] = ()
+) -> Chosen:
+    """The recipe for a data set.
+
+    Args:
+        source: The data.
+        name: A preset or a TOML file; None chooses by image size and number of images.
+        model: A variant to train instead of the recipe's own.
+        overrides: Dotted assignments; they win over everything.
+
+    Raises:
+        ConfigError: a wrong key, type or value.
+        DataError: no image can be read.
+    """
+    train = source.splits["train"]
+    height, width = typical_size(train)
+    side = max(height, width)
+    reason = "as asked"
+    if name is None:
+        name, reason = _preset(side, len(train))
+    overrides = list(overrides)
+    if model is not None:
+        overrides.insert(0, f"model.name={model}")
+    elif name == "small-images":
+        overrides.insert(0, f"model.name={_small_model(side)}")
+        overrides.insert(1, f"model.image_size=[{height}, {width}]")
+    recipe = load_recipe(name, overrides)
+    epochs = recipe.schedule.epochs_for(len(train))
+    schedule = recipe.schedule.model_copy(update={"epochs": epochs})
+    recipe = recipe.model_copy(update={"schedule": schedule})
+    return Chosen(name, recipe, f"{reason}; {epochs} epochs for {len(train)} training images")
+
+
+def typical_size(dataset: Dataset) -> tuple[int, int]:
+    """Median height and width of some images spread over the data set.
+
+    Raises:
+        DataError: none of them can be read.
+    """
+    step = max(1, len(dataset) // LOOK)
+    sizes: list[tuple[int, int]] = []
+    for index in range(0, len(dataset), step):
+        try:
+            image = dataset.read(index).image
+        except BadSampleError:
+            continue
+        sizes.append((image.shape[1], image.shape[2]))
+        if len(sizes) == LOOK:
+            break
+    if not sizes:
+        raise DataError("no training image can be read; `vitrail check` lists why")
+    return round(median(h for h, _ in sizes)), round(median(w for _, w in sizes))
+
+
+def _preset(side: int, count: int) -> tuple[str, str]:
+    if side <= SMALL_SIDE:
+        return "small-images", f"images are about {side} pixels large (up to {SMALL_SIDE})"
+    if count < MANY:
+        return "small-data", f"{count} photos of about {side} pixels, fewer than {MANY}"
+    return "deit", f"{count} photos, enough for the published recipe"
+
+
+def _small_model(side: int) -> str:
+    """The stem's stride grows with the images, so that 16 to 64 patches remain."""
+    return "vit_nano_conv2_8" if side <= 16 else "vit_nano_conv4_28"

@@ -1,0 +1,406 @@
+"""The training loop: one pass a step, the same bits whether or not it was ever interrupted.
+
+All randomness is a function of (seed, epoch, batch): the order and augmentation of the data, the
+mixing, and torch's generator, which is seeded anew for each batch. The state of a run is therefore
+its tensors and a few integers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vitrail.data.augment import Augment
+from vitrail.data.dataset import Dataset
+from vitrail.data.loader import Loader
+from vitrail.data.order import Shuffled, sample_rng
+from vitrail.errors import NonFiniteLossError
+from vitrail.evaluate import Evaluation, evaluate
+from vitrail.model import Model
+from vitrail.train.checkpoint import Position, load_checkpoint, save_checkpoint
+from vitrail.train.ema import Ema
+from vitrail.train.interrupt import Interrupt, InterruptedRunError
+from vitrail.train.log import MetricsLog
+from vitrail.train.mixing import mix, smooth
+from vitrail.train.optim import build_optimizer, freeze, learning_rate
+from vitrail.train.recipe import Recipe
+from vitrail.types import Batch
+from vitrail.weights.modelfile import Provenance, save_model
+
+LOWER_IS_BETTER = ("nll", "ece")
+_MIXING, _DROPPING = 1 << 32, 1 << 33
+"""In the place of a repeat count: streams of random numbers of a whole batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands, for whoever shows it.
+
+    Attributes:
+        epoch: Epoch, from 0.
+        epochs: Epochs of the run.
+        batch: Batches of this epoch that are done.
+        batches: Batches of an epoch.
+        loss: Mean training loss of this epoch so far.
+        lr: Learning rate.
+        images_per_second: Over the last steps.
+        seconds_left: Estimate for the rest of the run.
+        metric: Name of the selection metric.
+        value: Its last value on the validation part, or None before the first.
+    """
+
+    epoch: int
+    epochs: int
+    batch: int
+    batches: int
+    loss: float
+    lr: float
+    images_per_second: float
+    seconds_left: float
+    metric: str
+    value: float | None
+
+
+class Trainer:
+    """One run of a model on the training part, watched on the validation part.
+
+    Args:
+        model: With fresh weights, on the device it trains on.
+        train: Training part.
+        val: Validation part.
+        recipe: Everything else; epochs must be set.
+        run: Run folder, where checkpoints and logs go.
+        listener: Told the progress after each batch.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        train: Dataset,
+        val: Dataset,
+        recipe: Recipe,
+        run: Path,
+        listener: Callable[[Progress], None],
+    ) -> None:
+        assert recipe.schedule.epochs is not None
+        self.model, self.val, self.recipe, self.run = model, val, recipe, run
+        self.listener = listener
+        self.epochs = recipe.schedule.epochs
+        self.metric = recipe.stop.metric or ("map" if train.multilabel else "top1")
+        self.frozen = freeze(model, recipe.optim.freeze)
+        self.optimizer = build_optimizer(model, recipe.optim)
+        self.ema = Ema(model, recipe.ema) if recipe.ema else None
+        self.shadow = _twin(model) if self.ema else model
+        self.loader = _training_loader(train, model, recipe)
+        self.class_weights = _class_weights(train, recipe).to(_device(model))
+        self.position = Position()
+        self.val_skipped: dict[str, str] = {}
+        self.last_value: float | None = None
+        self.last_checkpoint: Path | None = None
+        self.note: str | None = None
+        self._forward = cast("nn.Module", torch.compile(model)) if recipe.model.compile else model
+        self._clock = _Clock()
+
+    @property
+    def best_file(self) -> Path:
+        """The best weights so far, as a model file."""
+        return self.folder / "best.safetensors"
+
+    @property
+    def folder(self) -> Path:
+        """Where checkpoints lie."""
+        return self.run / "checkpoints"
+
+    def restore(self) -> bool:
+        """Go back to the newest whole checkpoint; False where there is none."""
+        found = load_checkpoint(self.folder)
+        if found is None:
+            return False
+        tensors, self.position, self.note = found
+        self.model.load_state_dict(_part(tensors, "model"))
+        if self.ema:
+            for name, tensor in _part(tensors, "ema").items():
+                self.ema.state[name].copy_(tensor)
+        self._load_optimizer(_part(tensors, "optimizer"))
+        return True
+
+    def fit(self) -> Position:
+        """Train to the end, or until a signal or early stopping.
+
+        Raises:
+            InterruptedRunError: after a signal; a checkpoint was saved.
+            NonFiniteLossError: the loss is NaN or infinite; the last checkpoint is kept.
+        """
+        log = MetricsLog(self.run, self.position.step)
+        self._clock = _Clock(self.position.seconds)
+        try:
+            with Interrupt() as interrupt:
+                while not self.position.finished:
+                    self._train_epoch(log, interrupt)
+                    self._end_epoch(log, interrupt)
+        finally:
+            log.close()
+        return self.position
+
+    def _train_epoch(self, log: MetricsLog, interrupt: Interrupt) -> None:
+        self.model.train()
+        for module in self.frozen:
+            module.eval()
+        accumulate = self.recipe.optim.accumulate
+        for batch in self.loader.epoch(self.position.epoch, start=self.position.batch):
+            self._backward(batch)
+            done = self.position.batch + 1
+            self._move(batch=done, skipped=self.position.with_skipped(batch.skipped))
+            if done % accumulate == 0 or done == self.loader.steps:
+                lr = self._step()
+                self._report(log, lr)
+                self._save_if_due(interrupt)
+
+    def _backward(self, batch: Batch) -> None:
+        """Gradients of one batch; it is skipped when none of its samples could be read."""
+        if not batch.ids:
+            return
+        recipe, at = self.recipe, self.position
+        device = _device(self.model)
+        rng = sample_rng(recipe.seed, at.epoch, at.batch, _MIXING)
+        torch.manual_seed(int(sample_rng(recipe.seed, at.epoch, at.batch, _DROPPING).integers(1 << 62)))
+        task = self.model.task
+        targets = task.encode(batch.targets, device)
+        weights = (targets * self.class_weights).sum(1) / targets.sum(1).clamp_min(1)
+        multilabel = self.model.config.task.multilabel
+        targets = smooth(targets, recipe.mix.label_smoothing, multilabel=multilabel)
+        images, targets = mix(batch.images.to(device, non_blocking=True), targets, recipe.mix, rng)
+        with self._autocast():
+            losses = task.loss(self._forward(images).float(), targets)
+        self._insist_finite(losses, batch)
+        ((losses * weights).mean() / recipe.optim.accumulate).backward()
+        self._move(
+            loss_sum=at.loss_sum + float(losses.detach().sum()),
+            loss_count=at.loss_count + len(batch.ids),
+        )
+        self._clock.images += len(batch.ids)
+
+    def _step(self) -> float:
+        """One optimizer step; returns the learning rate."""
+        step = self.position.step
+        share = learning_rate(step, self._steps_of_run(), self.recipe.schedule)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.optim.lr * group["lr_scale"] * share
+        if self.recipe.optim.clip_grad is not None:
+            norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optim.clip_grad)
+            if not bool(torch.isfinite(norm)):
+                raise NonFiniteLossError(f"the gradient is not finite {self._where()}")
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.ema:
+            self.ema.update(self.model, step)
+        self._move(step=step + 1)
+        return self.recipe.optim.lr * share
+
+    def _end_epoch(self, log: MetricsLog, interrupt: Interrupt) -> None:
+        """Validate, keep the best weights, move to the next epoch or finish."""
+        at = self.position
+        evaluation = self._validate(interrupt)
+        value = evaluation.metrics[self.metric]
+        sign = -1 if self.metric in LOWER_IS_BETTER else 1
+        is_best = at.best is None or sign * value > sign * at.best
+        if is_best:
+            save_model(self.shadow, self.best_file, Provenance())
+            self._move(best=value, best_epoch=at.epoch)
+        row: dict[str, Any] = {
+            "kind": "epoch",
+            "epoch": at.epoch,
+            "step": at.step,
+            "train_loss": at.loss_sum / max(at.loss_count, 1),
+            "seconds": round(self._clock.total(), 3),
+            "val": evaluation.metrics,
+            "best": is_best,
+        }
+        log.write(row)
+        self.last_value = value
+        patience = self.recipe.stop.patience
+        waited = at.epoch - self.position.best_epoch
+        over = at.epoch + 1 == self.epochs or (patience is not None and waited >= patience)
+        self._move(epoch=at.epoch + 1, batch=0, loss_sum=0.0, loss_count=0, finished=over)
+        if over:
+            self._save()
+        self._save_if_due(interrupt)
+
+    def _validate(self, interrupt: Interrupt) -> Evaluation:
+        """Metrics of the weights that would be kept."""
+
+        def watch(_done: int) -> None:
+            self._stop_if_asked(interrupt)
+
+        if self.ema:
+            self.shadow.load_state_dict(self.ema.state)
+        evaluation = evaluate(
+            self.shadow,
+            self.val,
+            batch_size=self.recipe.data.batch_size,
+            workers=self.loader.chosen,
+            progress=watch,
+        )
+        self.val_skipped = {sample.id: sample.reason for sample in evaluation.quarantined}
+        return evaluation
+
+    def _report(self, log: MetricsLog, lr: float) -> None:
+        at = self.position
+        loss = at.loss_sum / max(at.loss_count, 1)
+        rate = self._clock.images_per_second()
+        left = (self.epochs - at.epoch) * self.loader.steps - at.batch
+        done = at.epoch * self.loader.steps + at.batch
+        seconds_left = self._clock.total() / max(done, 1) * left
+        self.listener(
+            Progress(
+                epoch=at.epoch,
+                epochs=self.epochs,
+                batch=at.batch,
+                batches=self.loader.steps,
+                loss=loss,
+                lr=lr,
+                images_per_second=rate,
+                seconds_left=seconds_left,
+                metric=self.metric,
+                value=self.last_value,
+            )
+        )
+        if at.step % self.recipe.run.log_steps == 0:
+            row = {"kind": "step", "epoch": at.epoch, "step": at.step, "loss": loss, "lr": lr}
+            log.write(row | {"images_per_second": round(rate, 1)})
+
+    def _save_if_due(self, interrupt: Interrupt) -> None:
+        self._stop_if_asked(interrupt)
+        every = self.recipe.run.checkpoint_steps
+        counted = every is not None and self.position.step % every == 0
+        if counted or self._clock.since_save() >= self.recipe.run.checkpoint_seconds:
+            self._save()
+
+    def _stop_if_asked(self, interrupt: Interrupt) -> None:
+        if interrupt.received is not None:
+            path = self._save()
+            raise InterruptedRunError(f"stopped; saved {path.name}", interrupt.received)
+
+    def _save(self) -> Path:
+        self._move(seconds=self._clock.total())
+        tensors = {f"model/{k}": t for k, t in self.model.state_dict().items()}
+        if self.ema:
+            tensors |= {f"ema/{k}": t for k, t in self.ema.state.items()}
+        tensors |= {f"optimizer/{k}": t for k, t in self._optimizer_tensors().items()}
+        self.last_checkpoint = save_checkpoint(self.folder, tensors, self.position)
+        self._clock.saved()
+        return self.last_checkpoint
+
+    def _optimizer_tensors(self) -> dict[str, Tensor]:
+        state = self.optimizer.state_dict()["state"]
+        return {f"{i}/{k}": t for i, moments in state.items() for k, t in moments.items()}
+
+    def _load_optimizer(self, tensors: dict[str, Tensor]) -> None:
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            index, key = name.split("/")
+            moments.setdefault(int(index), {})[key] = tensor
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+
+    def _insist_finite(self, losses: Float[Tensor, "B"], batch: Batch) -> None:
+        finite = torch.isfinite(losses)
+        if not bool(finite.all()):
+            flags = cast("list[bool]", finite.tolist())
+            names = [name for name, good in zip(batch.ids, flags, strict=True) if not good]
+            shown = ", ".join(names[:8]) + (" ..." if len(names) > 8 else "")
+            raise NonFiniteLossError(
+                f"the loss is not finite {self._where()} for {len(names)} samples: {shown}"
+            )
+
+    def _where(self) -> str:
+        at = self.position
+        kept = f"{self.last_checkpoint} is kept" if self.last_checkpoint else "no checkpoint yet"
+        return (
+            f"in epoch {at.epoch + 1}, batch {at.batch + 1} (last good checkpoint: {kept}; "
+            "lower optim.lr or set optim.clip_grad=1)"
+        )
+
+    def _steps_of_run(self) -> int:
+        return self.epochs * -(-self.loader.steps // self.recipe.optim.accumulate)
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        device, precision = _device(self.model), self.recipe.run.precision
+        low = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
+        return torch.autocast(device.type, torch.bfloat16) if low else nullcontext()
+
+    def _move(self, **changes: Any) -> None:
+        self.position = self.position.model_copy(update=changes)
+
+
+class _Clock:
+    """Time spent in a run, over all interruptions, and images a second since the last look."""
+
+    def __init__(self, before: float = 0.0) -> None:
+        self.images = 0
+        self._before, self._start = before, time.monotonic()
+        self._save = self._look = self._start
+        self._rate, self._seen = 0.0, 0
+
+    def total(self) -> float:
+        return self._before + time.monotonic() - self._start
+
+    def since_save(self) -> float:
+        return time.monotonic() - self._save
+
+    def saved(self) -> None:
+        self._save = time.monotonic()
+
+    def images_per_second(self) -> float:
+        now = time.monotonic()
+        if now - self._look >= 1 or self._rate == 0:
+            self._rate = (self.images - self._seen) / max(now - self._look, 1e-9)
+            self._look, self._seen = now, self.images
+        return self._rate
+
+
+def _training_loader(train: Dataset, model: Model, recipe: Recipe) -> Loader:
+    batch_size = min(recipe.data.batch_size, len(train))
+    return Loader(
+        train,
+        Augment(recipe.augment, model.config.preprocess),
+        batch_size=batch_size,
+        order=Shuffled(repeats=recipe.data.repeats),
+        seed=recipe.seed,
+        workers=recipe.data.workers,
+        drop_last=True,
+        strict=recipe.data.strict,
+    )
+
+
+def _class_weights(train: Dataset, recipe: Recipe) -> Float[Tensor, "C"]:
+    """One weight a class with a mean of 1 over the samples; ones when classes count alike."""
+    counts = torch.zeros(len(train.classes))
+    for target in train.targets:
+        counts[[target] if isinstance(target, int) else list(target or ())] += 1
+    if recipe.class_weights == "none":
+        return torch.ones_like(counts)
+    present = counts > 0
+    weights = torch.where(present, counts.sum() / counts.clamp_min(1), 0.0)
+    return weights / present.sum()
+
+
+def _twin(model: Model) -> Model:
+    return Model(model.config).to(_device(model)).eval()
+
+
+def _device(model: Model) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _part(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    start = f"{name}/"
+    return {key.removeprefix(start): t for key, t in tensors.items() if key.startswith(start)}

@@ -1,0 +1,82 @@
+"""AdamW, its parameter groups, and the learning rate as a function of the step."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from vitrail.model import Model
+from vitrail.train.recipe import OptimRecipe, ScheduleRecipe
+
+
+def build_optimizer(model: Model, recipe: OptimRecipe) -> torch.optim.AdamW:
+    """AdamW with decay on weight matrices only and one learning rate a layer.
+
+    Each parameter group carries `lr_scale`, its share of the learning rate.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    depth = _depth_of_parameters(model)
+    last = max(depth.values())
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        decay = recipe.weight_decay if _decays(name, parameter) else 0.0
+        scale = recipe.layer_decay ** (last - depth[name])
+        groups.setdefault((decay, scale), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "weight_decay": decay, "lr_scale": scale, "lr": recipe.lr * scale}
+            for (decay, scale), parameters in groups.items()
+        ],
+        betas=recipe.betas,
+        fused=True,
+    )
+
+
+def freeze(model: Model, groups: int) -> list[nn.Module]:
+    """Stop the first layer groups from training.
+
+    Returns:
+        The frozen modules; they are to be kept in evaluation mode, so that BatchNorm and
+        stochastic depth rest too.
+    """
+    frozen = [module for group in model.backbone.layers()[:groups] for module in group]
+    for module in frozen:
+        module.requires_grad_(requires_grad=False)
+    return frozen
+
+
+def learning_rate(step: int, steps: int, recipe: ScheduleRecipe) -> float:
+    """Share of the peak rate at a step: linear warm-up, then half a cosine.
+
+    Args:
+        step: Optimizer steps done.
+        steps: Optimizer steps of the whole run.
+        recipe: Warm-up and floor.
+    """
+    warmup = round(recipe.warmup * steps)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    progress = (step - warmup) / max(steps - warmup, 1)
+    return recipe.min_lr + (1 - recipe.min_lr) * 0.5 * (1 + math.cos(math.pi * min(progress, 1)))
+
+
+def _depth_of_parameters(model: Model) -> dict[str, int]:
+    """Layer of each parameter, 0 at the stem; what stands in no layer belongs to the head's."""
+    layers = model.backbone.layers()
+    place = {
+        id(parameter): index
+        for index, group in enumerate(layers)
+        for module in group
+        for parameter in module.parameters()
+    }
+    depth = {name: place.get(id(p), len(layers)) for name, p in model.named_parameters()}
+    # The class token and the registers enter with the patches.
+    return depth | {name: 0 for name in depth if name.endswith("prefix_token")}
+
+
+def _decays(name: str, parameter: nn.Parameter) -> bool:
+    place = "pos_embed" in name or "positions" in name or name.endswith(("token", "latent"))
+    return parameter.ndim > 1 and not place

@@ -1,0 +1,199 @@
+"""A recipe is all that training depends on beside the data. It is written as TOML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from vitrail.config import Config, build, nearest, override, read_toml
+from vitrail.data.augment import AugmentConfig
+from vitrail.data.workers import Auto, Workers
+from vitrail.errors import ConfigError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+PRESETS = ("small-images", "small-data", "deit")
+
+
+class ModelRecipe(Config):
+    """Which model is trained.
+
+    Attributes:
+        name: A variant of `vitrail models`.
+        image_size: Height and width that images are brought to; None keeps the variant's own.
+        drop_path: Stochastic depth; None keeps the variant's own.
+        compile: Run training steps through `torch.compile`.
+    """
+
+    name: str = "vit_tiny_patch16_224"
+    image_size: tuple[PositiveInt, PositiveInt] | None = None
+    drop_path: float | None = Field(default=None, ge=0, lt=1)
+    compile: bool = False
+
+
+class LoaderRecipe(Config):
+    """How batches are made.
+
+    Attributes:
+        batch_size: Samples a batch.
+        repeats: Showings of a picked sample in an epoch (repeated augmentation; DeiT uses 3).
+        workers: Who prepares batches; the default measures it on the data at hand.
+        strict: A sample that cannot be read is an error instead of an entry in quarantine.csv.
+    """
+
+    batch_size: PositiveInt = 64
+    repeats: PositiveInt = 1
+    workers: Workers = Field(default=Auto(), discriminator="kind")
+    strict: bool = False
+
+
+class MixRecipe(Config):
+    """How targets are softened and images mixed.
+
+    Attributes:
+        label_smoothing: Share of the target spread evenly over all classes.
+        mixup: Alpha of mixup's beta distribution (Zhang et al. 2018); 0 is off.
+        cutmix: Alpha of CutMix (Yun et al. 2019); 0 is off. With both, a coin decides.
+        probability: Share of batches that are mixed at all.
+    """
+
+    label_smoothing: Fraction = 0.0
+    mixup: float = Field(default=0.0, ge=0)
+    cutmix: float = Field(default=0.0, ge=0)
+    probability: Fraction = 1.0
+
+
+class OptimRecipe(Config):
+    """AdamW (Loshchilov and Hutter 2019) and how gradients reach it.
+
+    Attributes:
+        lr: Peak learning rate.
+        weight_decay: On weight matrices; biases, norms and positions have none.
+        betas: Decay of the two moments.
+        layer_decay: Factor on the learning rate for each layer further from the head
+            (Clark et al. 2020); 1 is off.
+        clip_grad: Largest norm of the whole gradient; None is off.
+        accumulate: Batches whose gradients are averaged in one step.
+        freeze: Layer groups, counted from the stem, that are not trained.
+    """
+
+    lr: PositiveFloat = 1e-3
+    weight_decay: float = Field(default=0.05, ge=0)
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    clip_grad: PositiveFloat | None = None
+    accumulate: PositiveInt = 1
+    freeze: int = Field(default=0, ge=0)
+
+
+class ScheduleRecipe(Config):
+    """Linear warm-up, then half a cosine down to `min_lr`.
+
+    Attributes:
+        epochs: Passes over the training part; None derives it from `images_seen`.
+        images_seen: Showings of images in the whole run; epochs = images_seen / size of the
+            training part, held between `min_epochs` and `max_epochs`.
+        min_epochs: Fewest epochs that are derived.
+        max_epochs: Most epochs that are derived.
+        warmup: Share of all steps in which the rate rises.
+        min_lr: Share of the peak rate that remains at the end.
+    """
+
+    epochs: PositiveInt | None = None
+    images_seen: PositiveInt = 500_000
+    min_epochs: PositiveInt = 5
+    max_epochs: PositiveInt = 300
+    warmup: Fraction = 0.05
+    min_lr: Fraction = 0.01
+
+    def epochs_for(self, count: int) -> int:
+        """Epochs for a training part of `count` samples."""
+        if self.epochs is not None:
+            return self.epochs
+        return min(max(round(self.images_seen / count), self.min_epochs), self.max_epochs)
+
+
+class StopRecipe(Config):
+    """Which weights are kept, and when training ends early.
+
+    Attributes:
+        metric: Metric of the validation part that is to be greatest (least for nll and ece);
+            None takes `top1`, or `map` for multi-label data.
+        patience: Epochs without a better metric after which training ends; None never.
+    """
+
+    metric: Literal["top1", "top5", "balanced_accuracy", "f1", "map", "exact_match", "nll", "ece"] | None = (
+        None
+    )
+    patience: PositiveInt | None = None
+
+
+class RunRecipe(Config):
+    """The run itself.
+
+    Attributes:
+        device: `auto` takes CUDA where there is one, then MPS, then the CPU.
+        precision: `auto` trains in bfloat16 autocast on CUDA and in float32 elsewhere.
+        checkpoint_seconds: Most seconds between two checkpoints.
+        checkpoint_steps: Also save every so many steps; None does not.
+        log_steps: Steps between two rows of metrics.jsonl.
+    """
+
+    device: str = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    checkpoint_seconds: PositiveFloat = 60.0
+    checkpoint_steps: PositiveInt | None = None
+    log_steps: PositiveInt = 20
+
+
+class Recipe(Config):
+    """All that training depends on beside the data.
+
+    Attributes:
+        seed: Seed of the split, of the fresh weights, of order, augmentation and dropping.
+        ema: Decay of the moving average of the weights that is evaluated and kept (Polyak and
+            Juditsky 1992); None keeps the plain weights.
+        class_weights: `balanced` weighs each class by the inverse of its frequency.
+    """
+
+    seed: int = Field(default=0, ge=0)
+    model: ModelRecipe = ModelRecipe()
+    data: LoaderRecipe = LoaderRecipe()
+    augment: AugmentConfig = AugmentConfig()
+    mix: MixRecipe = MixRecipe()
+    optim: OptimRecipe = OptimRecipe()
+    schedule: ScheduleRecipe = ScheduleRecipe()
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    class_weights: Literal["none", "balanced"] = "none"
+    stop: StopRecipe = StopRecipe()
+    run: RunRecipe = RunRecipe()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if self.run.precision == "bfloat16" and self.run.device == "cpu":
+            raise ValueError("run.precision = 'bfloat16' is emulated on the CPU; use float32")
+        return self
+
+
+def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
+    """A recipe by the name of a preset or the path of a TOML file, with overrides laid over it.
+
+    Raises:
+        ConfigError: no such preset or file, or a wrong key, type or value.
+    """
+    table = override(_table(name), overrides)
+    return build(Recipe, table, source=name)
+
+
+def _table(name: str) -> dict[str, Any]:
+    if name in PRESETS:
+        return read_toml(Path(str(files("vitrail") / "recipes" / f"{name}.toml")))
+    if not name.endswith(".toml") and not Path(name).is_file():
+        raise ConfigError(
+            f"no recipe '{name}'{nearest(name, PRESETS)}; "
+            f"presets: {', '.join(PRESETS)}, or give a .toml file"
+        )
+    return read_toml(Path(name))

@@ -1,0 +1,299 @@
+"""A whole run: data in; model file, logs, evaluation and report out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vitrail.config import build, read_toml, write_toml
+from vitrail.data.dataset import Source
+from vitrail.data.open import open_source
+from vitrail.data.preprocess import CenterCrop
+from vitrail.errors import ConfigError, UserError
+from vitrail.evaluate import Evaluation, evaluate
+from vitrail.model import Model, ModelConfig, model_config
+from vitrail.predict import write_predictions
+from vitrail.report import write_report
+from vitrail.tasks.classify import ClassifyConfig
+from vitrail.train.choose import Chosen, choose_recipe
+from vitrail.train.log import write_quarantine
+from vitrail.train.loop import Progress, Trainer
+from vitrail.train.recipe import Recipe
+from vitrail.weights.modelfile import (
+    Provenance,
+    load_model,
+    save_model,
+    versions,
+    write_atomically,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A sentence for people: what was recognised, chosen or found."""
+
+    text: str
+
+
+Event = Progress | Said
+"""What a run tells its listener while it goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What training left behind.
+
+    Attributes:
+        run: The run folder.
+        model: The sealed model file.
+        report: The HTML report.
+        metrics: Metrics on the test split.
+        best_epoch: Epoch of the weights that were kept, from 0.
+        seconds: Training time, over all interruptions.
+        quarantined: Samples of all splits that could not be used.
+    """
+
+    run: Path
+    model: Path
+    report: Path
+    metrics: dict[str, float]
+    best_epoch: int
+    seconds: float
+    quarantined: int
+
+
+def train(
+    data: str | None = None,
+    *,
+    recipe: str | None = None,
+    model: str | None = None,
+    overrides: Sequence[str] = (),
+    out: Path | None = None,
+    resume: bool = False,
+    command: str = "",
+    listener: Callable[[Event], None] = lambda _: None,
+) -> TrainResult:
+    """Train a model on a data set and report on it.
+
+    Args:
+        data: A path or a built-in name; `digits` by default, the run's own data on resuming.
+        recipe: A preset or a TOML file; by default one is chosen from the data.
+        model: A variant to train instead of the recipe's own.
+        overrides: Dotted assignments laid over the recipe.
+        out: Run folder; by default below `runs/`, named by data and time.
+        resume: Go on with the run in `out`, with its recipe and from its newest checkpoint.
+        command: The command line, for the report.
+        listener: Told what is going on.
+
+    Raises:
+        UserError: wrong data, recipe or folder; nothing was trained.
+        NonFiniteLossError: the loss became NaN or infinite.
+        InterruptedRunError: stopped by a signal, after saving.
+    """
+    if resume:
+        out = _run_to_resume(out)
+        data = data or _read_info(out)["data"]["name"]
+        if recipe or model or overrides:
+            raise UserError("--resume goes on with the run's own recipe; leave the options away")
+        own = build(Recipe, read_toml(out / "config.toml"), source=str(out / "config.toml"))
+        source = open_source(data, seed=own.seed)
+        return _finish(out, source, own, resume=True, listener=listener)
+    data = data or "digits"
+    seed = _seed(recipe, overrides)
+    source = open_source(data, seed=seed)
+    listener(Said(f"data: {source.name}: {source.format} ({source.reason}); {_counts(source)}"))
+    chosen = choose_recipe(source, name=recipe, model=model, overrides=overrides)
+    listener(Said(f"recipe: {chosen.name} ({chosen.reason}); model {chosen.recipe.model.name}"))
+    out = out or Path("runs") / f"{Path(data).stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    if (out / "run.json").exists():
+        raise UserError(f"{out}: holds a run already; go on with --resume, or give another --out")
+    _write_start(out, source, chosen, command)
+    return _finish(out, source, chosen.recipe, resume=False, listener=listener)
+
+
+def _finish(
+    out: Path, source: Source, recipe: Recipe, *, resume: bool, listener: Callable[[Event], None]
+) -> TrainResult:
+    """Train from wherever the run stands, then evaluate, seal and report."""
+    info = _read_info(out)
+    if info["data"]["fingerprint"] != source.fingerprint:
+        raise UserError(f"{source.name}: the data has changed since the run began; train afresh")
+    device = pick_device(recipe.run.device)
+    torch.manual_seed(recipe.seed)
+    fresh = Model(run_model_config(recipe, source)).to(device)
+    trainer = Trainer(
+        fresh, source.splits["train"], source.splits["val"], recipe, out, listener
+    )
+    if resume and trainer.restore():
+        at = trainer.position
+        listener(Said(trainer.note or f"resuming in epoch {at.epoch + 1} after {at.step} steps"))
+    listener(Said(f"loader: {trainer.loader.why}"))
+    position = trainer.fit()
+    best, _ = load_model(trainer.best_file)
+    best = best.to(device)
+    best, evaluation = _calibrate_and_test(best, source, listener)
+    quarantine = {
+        "train": position.skipped,
+        "val": trainer.val_skipped,
+        "test": {s.id: s.reason for s in evaluation.quarantined},
+    }
+    write_quarantine(out, quarantine)
+    info |= {"best_epoch": position.best_epoch, "seconds": round(position.seconds, 1)}
+    info |= {"selection_metric": trainer.metric, "finished": datetime.now(UTC).isoformat()}
+    return _seal(out, best, source, evaluation, recipe=recipe, info=info, quarantine=quarantine)
+
+
+def _seal(
+    out: Path,
+    model: Model,
+    source: Source,
+    evaluation: Evaluation,
+    *,
+    recipe: Recipe,
+    info: dict[str, Any],
+    quarantine: dict[str, dict[str, str]],
+) -> TrainResult:
+    """Write model file, predictions, evaluation and report."""
+    provenance = Provenance(
+        data=source.name,
+        fingerprint=source.fingerprint,
+        seed=recipe.seed,
+        metrics=evaluation.metrics,
+        intervals=evaluation.result.intervals,
+        recipe=recipe.model_dump(mode="json"),
+        versions=versions(),
+        licence="the data owner's; trained from scratch",
+    )
+    info |= {"params": sum(p.numel() for p in model.parameters()), "versions": versions()}
+    _write_json(out / "run.json", info)
+    path = save_model(model, out / "model.safetensors", provenance)
+    write_predictions(evaluation.rows, out / "test-predictions.jsonl")
+    _write_json(out / "evaluation.json", evaluation.result.model_dump(mode="json"))
+    report = write_report(
+        out,
+        model=model,
+        source=source,
+        evaluation=evaluation,
+        augment=recipe.augment,
+        seed=recipe.seed,
+    )
+    return TrainResult(
+        run=out,
+        model=path,
+        report=report,
+        metrics=evaluation.metrics,
+        best_epoch=info["best_epoch"],
+        seconds=info["seconds"],
+        quarantined=sum(map(len, quarantine.values())),
+    )
+
+
+def _calibrate_and_test(
+    model: Model, source: Source, listener: Callable[[Event], None]
+) -> tuple[Model, Evaluation]:
+    """Fit the temperature on the validation part, then measure on the test part, once."""
+    val, test = source.splits["val"], source.splits["test"]
+    listener(Said("fitting the temperature on the validation part"))
+    factor = evaluate(model, val).result.best_temperature
+    task = model.config.task
+    task = task.model_copy(update={"temperature": task.temperature * factor})
+    config = model.config.model_copy(update={"task": task})
+    calibrated = Model(config).to(next(model.parameters()).device)
+    calibrated.load_state_dict(model.state_dict())
+    listener(Said(f"testing on {len(test)} images"))
+    return calibrated.eval(), evaluate(calibrated, test)
+
+
+def run_model_config(recipe: Recipe, source: Source) -> ModelConfig:
+    """The model that a recipe trains on a data set."""
+    train = source.splits["train"]
+    task = ClassifyConfig(classes=train.classes, multilabel=train.multilabel)
+    config = model_config(recipe.model.name, task)
+    backbone, preprocess = config.backbone, config.preprocess
+    if recipe.model.image_size is not None:
+        backbone = backbone.model_copy(update={"image_size": recipe.model.image_size})
+        resize = CenterCrop(size=recipe.model.image_size, crop_pct=1.0)
+        preprocess = preprocess.model_copy(update={"resize": resize})
+    if recipe.model.drop_path is not None:
+        backbone = backbone.model_copy(update={"drop_path": recipe.model.drop_path})
+    return ModelConfig(backbone=backbone, task=task, preprocess=preprocess)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a name; `auto` takes CUDA, else MPS, else the CPU.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"run.device = '{name}': not usable here; `vitrail doctor`") from error
+    return device
+
+
+def _write_start(out: Path, source: Source, chosen: Chosen, command: str) -> None:
+    write_atomically(out / "config.toml", write_toml(chosen.recipe).encode())
+    info: dict[str, Any] = {
+        "command": command,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "recipe": chosen.name,
+        "recipe_reason": chosen.reason,
+        "model": chosen.recipe.model.name,
+        "versions": versions(),
+        "data": {
+            "name": source.name,
+            "format": source.format,
+            "reason": source.reason,
+            "fingerprint": source.fingerprint,
+            "counts": {name: len(split) for name, split in source.splits.items()},
+            "published": list(source.published),
+        },
+    }
+    _write_json(out / "run.json", info)
+
+
+def _run_to_resume(out: Path | None) -> Path:
+    if out is None:
+        runs = sorted(Path("runs").glob("*/run.json"), key=lambda path: path.stat().st_mtime)
+        if not runs:
+            raise UserError("no run to resume below runs/; name one with --out RUN")
+        out = runs[-1].parent
+    if not (out / "run.json").is_file():
+        raise UserError(f"{out}: no run to resume there; leave --resume away to begin one")
+    return out
+
+
+def _read_info(out: Path) -> dict[str, Any]:
+    try:
+        return json.loads((out / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{out / 'run.json'}: damaged ({error}); train afresh") from error
+
+
+def _write_json(path: Path, table: dict[str, Any]) -> None:
+    write_atomically(path, (json.dumps(table, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def _seed(recipe: str | None, overrides: Sequence[str]) -> int:
+    """The seed is needed for the split before a recipe can be chosen from the data."""
+    from vitrail.train.recipe import load_recipe
+
+    own = [assignment for assignment in overrides if assignment.replace(" ", "").startswith("seed=")]
+    return load_recipe(recipe or "small-images", own).seed
+
+
+def _counts(source: Source) -> str:
+    parts = [f"{len(split)} {name}" for name, split in source.splits.items()]
+    return ", ".join(parts) + f", {len(source.splits['train'].classes)} classes"

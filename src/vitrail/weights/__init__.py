@@ -1,0 +1,1 @@
+"""Weights on disk: the sealed model file."""

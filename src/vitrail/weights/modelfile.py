@@ -1,0 +1,285 @@
+"""The sealed model file (contract 2): one .safetensors with weights and a JSON header.
+
+The header stands in safetensors' own metadata under the key `vitrail`. Nothing else is needed to
+predict. A contradiction is an error that names itself; no pickle is written or read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import safetensors
+import torch
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import save
+from torch import Tensor
+from torch.nn import init
+from torch.overrides import TorchFunctionMode
+
+from vitrail import __version__
+from vitrail.backbones.vit_sizes import SIZES
+from vitrail.config import Config
+from vitrail.errors import ModelFileError
+from vitrail.model import Model, ModelConfig
+
+FORMAT_VERSION = 1
+HEADER_LIMIT = 8 << 20
+"""Bytes of safetensors header that are read at most: a bloated header cannot exhaust memory."""
+
+
+class Provenance(Config):
+    """Where a model comes from and how good it is.
+
+    Attributes:
+        data: Name of the data it was trained on.
+        fingerprint: Hash of ids, labels and sizes of that data.
+        seed: Seed of training and split.
+        metrics: Metrics on the test split of that data.
+        intervals: Bootstrap 95 % intervals of the headline metrics.
+        recipe: The recipe it was trained with, as a table.
+        versions: Versions of vitrail, torch, numpy and Python.
+        licence: Licence of the weights.
+    """
+
+    data: str = ""
+    fingerprint: str = ""
+    seed: int = 0
+    metrics: dict[str, float] = Field(default_factory=dict[str, float])
+    intervals: dict[str, tuple[float, float]] = Field(
+        default_factory=dict[str, tuple[float, float]]
+    )
+    recipe: dict[str, Any] = Field(default_factory=dict[str, Any])
+    versions: dict[str, str] = Field(default_factory=dict[str, str])
+    licence: str = "not stated"
+
+
+class Header(Config):
+    """The JSON header of a model file."""
+
+    format_version: int
+    config: ModelConfig
+    provenance: Provenance
+
+
+def save_model(model: Model, path: Path, provenance: Provenance) -> Path:
+    """Write a model file atomically: it is whole or not there.
+
+    Raises:
+        ModelFileError: the disk is full or the folder cannot be written.
+    """
+    header = Header(
+        format_version=FORMAT_VERSION, config=model.config, provenance=provenance
+    ).model_dump_json()
+    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    seal = _seal(header, tensors)
+    write_atomically(path, save(tensors, {"vitrail": header, "sha256": seal}))
+    return path
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write beside, fsync, rename, fsync the folder.
+
+    Raises:
+        ModelFileError: the disk is full or the folder cannot be written; nothing is left behind.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise ModelFileError(
+            f"{path}: cannot write ({error.strerror}); free space or give another --out"
+        ) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_header(path: Path) -> Header:
+    """The header of a model file, checked, without reading the weights.
+
+    Raises:
+        ModelFileError: missing, damaged, truncated, no vitrail file, or of a newer format.
+    """
+    return _parse(path, _metadata(path))
+
+
+def _parse(path: Path, metadata: dict[str, str]) -> Header:
+    if "vitrail" not in metadata:
+        raise ModelFileError(
+            f"{path}: weights without a vitrail header; this is a foreign safetensors file"
+        )
+    try:
+        table = json.loads(metadata["vitrail"])
+        version = int(table["format_version"])
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise ModelFileError(f"{path}: the vitrail header is damaged ({error!r})") from error
+    if version > FORMAT_VERSION:
+        raise ModelFileError(
+            f"{path}: model file of format {version}, this vitrail reads up to {FORMAT_VERSION}; "
+            "upgrade with `pip install --upgrade vitrail`"
+        )
+    try:
+        return Header.model_validate(table)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ModelFileError(f"{path}: header key '{where}': {first['msg'].lower()}") from error
+
+
+def load_model(path: Path) -> tuple[Model, Provenance]:
+    """Read a model file; the model is in evaluation mode on the CPU.
+
+    Raises:
+        ModelFileError: as `read_header`, or the weights contradict the header; the first tensor
+            that is missing, unknown or of another shape is named.
+    """
+    metadata = _metadata(path)
+    header = _parse(path, metadata)
+    tensors = _tensors(path)
+    # On the meta device first: a header that promises a giant takes no memory.
+    with torch.device("meta"):
+        wanted = Model(header.config).state_dict()
+    _check_tensors(path, wanted, tensors)
+    if metadata.get("sha256", "") not in ("", _seal(metadata["vitrail"], tensors)):
+        raise ModelFileError(
+            f"{path}: damaged: the checksum in the file is not that of its content"
+        )
+    with _WithoutRandomness():
+        model = Model(header.config)
+    model.load_state_dict(tensors)
+    return model.eval(), header.provenance
+
+
+class _WithoutRandomness(TorchFunctionMode):
+    """Zeros in the place of random starting values, which the weights of the file replace."""
+
+    random = frozenset({Tensor.uniform_, Tensor.normal_, init.uniform_, init.kaiming_uniform_})
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        del types
+        kwargs = kwargs or {}
+        if func not in self.random:
+            return func(*args, **kwargs)
+        tensor: Tensor = args[0] if args else kwargs["tensor"]
+        with torch.no_grad():
+            return tensor.zero_()
+
+
+def _seal(header: str, tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of header and weights: a flipped bit is an error, not another model."""
+    digest = hashlib.sha256(header.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def resolve_model(model: str) -> Path:
+    """The model file that a person means: the file itself, or the one in a run folder.
+
+    Raises:
+        ModelFileError: nothing there, a run that has not finished, or a variant without weights.
+    """
+    path = Path(model)
+    if path.is_dir():
+        inside = path / "model.safetensors"
+        if inside.is_file():
+            return inside
+        unfinished = (path / "run.json").is_file()
+        way_out = f"finish it with `vitrail train --resume --out {path}`" if unfinished else ""
+        raise ModelFileError(f"{path}: no model.safetensors in this folder; {way_out}".rstrip("; "))
+    if not path.exists() and model in SIZES:
+        raise ModelFileError(f"'{model}' is a variant without weights; give a model file or a run")
+    if not path.exists():
+        raise ModelFileError(f"{path}: no such model file or run folder")
+    return path
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result depends on."""
+    return {
+        "vitrail": __version__,
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+            length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
+            size = path.stat().st_size
+            if length == 0 or length > min(HEADER_LIMIT, size - 8):
+                raise ModelFileError(f"{path}: no model file, or damaged or truncated")
+        with _open(path) as file:
+            return cast("dict[str, str] | None", file.metadata()) or {}
+    except FileNotFoundError as error:
+        raise ModelFileError(f"{path}: no such file") from error
+    except SafetensorError as error:
+        raise ModelFileError(f"{path}: damaged or truncated ({error})") from error
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot read ({error.strerror})") from error
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with _open(path) as file:
+            names = cast("list[str]", file.keys())
+            return {name: cast("Tensor", file.get_tensor(name)) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"{path}: damaged or truncated ({error})") from error
+
+
+def _open(path: Path) -> Any:
+    return cast("Any", safetensors.safe_open(path, framework="pt"))
+
+
+def _check_tensors(path: Path, wanted: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+    for name in sorted(wanted.keys() - found.keys()):
+        raise ModelFileError(f"{path}: tensor '{name}' is missing")
+    for name in sorted(found.keys() - wanted.keys()):
+        raise ModelFileError(f"{path}: tensor '{name}' is not part of the model in the header")
+    for name, tensor in found.items():
+        if tensor.shape != wanted[name].shape:
+            raise ModelFileError(
+                f"{path}: tensor '{name}' has shape {tuple(tensor.shape)}, "
+                f"the header's model wants {tuple(wanted[name].shape)}"
+            )
+        if tensor.is_floating_point() != wanted[name].is_floating_point():
+            raise ModelFileError(
+                f"{path}: tensor '{name}' holds {tensor.dtype}, not numbers to use"
+            )
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ModelFileError(f"{path}: tensor '{name}' holds NaN or infinity")

@@ -1,0 +1,23 @@
+"""Shared fixtures; shapes in signatures are checked at run time under pytest."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+_hook = install_import_hook("vitrail", "beartype.beartype")
+_hook.__enter__()
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real images; a test that wants it is skipped where it is absent."""
+    given = os.environ.get("VITRAIL_DATA")
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    for folder in [Path(given)] if given else [beside]:
+        if (folder / "flowers").is_dir():
+            return folder
+    pytest.skip("real images not found: set VITRAIL_DATA or put them in ../shared/data")
