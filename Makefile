@@ -4,7 +4,7 @@
 #   make demo       learn the handwritten digits, write a report, predict from the model file
 #   make test       everything that must hold: style, types, import order, tests
 #   make lint       the same without the tests
-#   make bench      measurements beside other libraries
+#   make bench      measurements beside timm; PHOTOS=FOLDER names the photos to use
 #   make campaign   the slow tests, then the measurements
 #   make clean      remove what was built and installed here; runs/ stays, but for runs/demo
 
@@ -13,6 +13,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 DEMO := runs/demo
+VITRAIL_DATA ?= ../shared/data
+PHOTOS ?= $(VITRAIL_DATA)/flowers/val
 
 .DELETE_ON_ERROR:
 .PHONY: demo test lint bench campaign clean
@@ -36,12 +38,13 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
-bench: $(VENV)/installed-dev
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+bench: $(VENV)/installed-bench
+	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/pipeline.py $(PHOTOS)
 
-campaign: $(VENV)/installed-dev
+campaign: $(VENV)/installed-bench
 	$(BIN)/python -m pytest -m campaign
 	$(MAKE) bench
 
@@ -49,7 +52,7 @@ clean:
 	rm -rf $(VENV) $(DEMO) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The two stamps: what is installed is as new as the files that say what to install.
+# The stamps: what is installed is as new as the files that say what to install.
 $(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing vitrail into $(VENV); the first time this takes a few minutes."
 	@$(PIP) --editable .
@@ -59,6 +62,10 @@ $(VENV)/installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing vitrail and its tools into $(VENV); the first time this takes a few minutes."
 	@$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/installed
+
+$(VENV)/installed-bench: $(VENV)/installed-dev
+	@$(PIP) timm torchvision
+	@touch $@
 
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { \

@@ -21,41 +21,16 @@ from torch import Tensor
 
 torch.set_num_threads(1)
 from timm_shim import timm_data  # noqa: E402
-
 from vitrail.data.augment import Augment, AugmentConfig, RandomResizedCrop  # noqa: E402
-from vitrail.data.dataset import Dataset  # noqa: E402
+from vitrail.data.dataset import Subset  # noqa: E402
 from vitrail.data.decode import decode  # noqa: E402
 from vitrail.data.loader import Loader  # noqa: E402
-from vitrail.data.order import Sequential  # noqa: E402
+from vitrail.data.open import open_source  # noqa: E402
+from vitrail.data.order import Sequential, Shuffled  # noqa: E402
 from vitrail.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, CenterCrop, Preprocess  # noqa: E402
 from vitrail.data.workers import Serial  # noqa: E402
-from vitrail.types import Sample  # noqa: E402
 
-Side = Callable[[list[Path]], Tensor]
-
-
-class Photos(Dataset):
-    """Photos without labels."""
-
-    classes = ()
-    multilabel = False
-
-    def __init__(self, paths: list[Path]) -> None:
-        self.paths = paths
-        self.ids = [path.name for path in paths]
-        self.targets = [None] * len(paths)
-
-    def read(self, index: int) -> Sample:
-        """Decode one photo."""
-        return Sample(self.ids[index], decode(self.read_bytes(index)), None)
-
-    def read_bytes(self, index: int) -> bytes:
-        """The file."""
-        return self.paths[index].read_bytes()
-
-    def stored_size(self, index: int) -> int:
-        """Length of the file."""
-        return self.paths[index].stat().st_size
+Side = Callable[[Subset], Tensor]
 
 
 def ours(transform: Callable[[Tensor, np.random.Generator], Tensor]) -> Side:
@@ -63,31 +38,38 @@ def ours(transform: Callable[[Tensor, np.random.Generator], Tensor]) -> Side:
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
     scale, shift = 1 / (255 * std), -mean / std
 
-    def side(paths: list[Path]) -> Tensor:
+    def side(photos: Subset) -> Tensor:
         loader = Loader(
-            Photos(paths), transform, batch_size=len(paths), order=Sequential(), seed=0,
-            workers=Serial(), drop_last=False, strict=True,
+            photos,
+            transform,
+            batch_size=len(photos),
+            order=Sequential(),
+            seed=0,
+            workers=Serial(),
+            drop_last=False,
+            strict=True,
         )
         (batch,) = loader.epoch(0)
-        return batch.images.float().mul_(scale).add_(shift)
+        return batch.images.to(torch.float32, copy=True).mul_(scale).add_(shift)
 
     return side
 
 
-def theirs(transform: Callable[[object], Tensor]) -> Side:
+def theirs(root: Path, transform: Callable[[object], Tensor]) -> Side:
     """Open, convert and transform each photo as timm's data set does, then stack."""
     from PIL import Image
 
-    def side(paths: list[Path]) -> Tensor:
+    def side(photos: Subset) -> Tensor:
+        paths = [root / name for name in photos.ids]
         return torch.stack([transform(Image.open(path).convert("RGB")) for path in paths])
 
     return side
 
 
-def compare(name: str, a: Side, b: Side, chunks: list[list[Path]]) -> tuple[float, float, float]:
+def compare(name: str, a: Side, b: Side, chunks: list[Subset]) -> tuple[float, float, float]:
     """Medians of CPU milliseconds an image (timm, vitrail) and of the ratio of the rounds."""
     for side in (a, b):
-        side(chunks[0][:8])
+        side(chunks[0])
     times: list[tuple[float, float]] = []
     for place, chunk in enumerate(chunks):
         cost = {}
@@ -125,10 +107,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--images", type=int, default=64)
     args = parser.parse_args()
-    paths = sorted(p for p in args.folder.rglob("*") if p.suffix.lower() in {".jpg", ".jpeg"})
-    picks = np.random.default_rng(0).permutation(len(paths)).tolist()
+    photos = open_source(args.folder).splits["train"]
+    picks = Shuffled().indices(len(photos), 0, 0)
     chunks = [
-        [paths[picks[(r * args.images + i) % len(paths)]] for i in range(args.images)]
+        Subset(
+            photos,
+            np.take(picks, range(r * args.images, (r + 1) * args.images), mode="wrap").tolist(),
+        )
         for r in range(args.rounds)
     ]
     size = (args.size, args.size)
@@ -139,13 +124,17 @@ def main() -> None:
     train = data.create_transform(**common, is_training=True, color_jitter=None, hflip=0.5)
     evaluate = data.create_transform(**common, crop_pct=0.9)
     raw = data.create_transform(**common, crop_pct=0.9, normalize=False)
-    print(f"{len(paths)} photos, {args.rounds} rounds of {args.images}, {size}, one thread\n")
+    print(f"{len(photos)} photos, {args.rounds} rounds of {args.images}, {size}, one thread\n")
     print("| path | timm, CPU ms an image | vitrail, CPU ms an image | ratio |\n|---|---|---|---|")
-    compare("train: random resized crop, flip", theirs(train), ours(augment), chunks)
+    compare("train: random resized crop, flip", theirs(args.folder, train), ours(augment), chunks)
     prepare = ours(lambda image, _: preprocess.prepare(image))
-    compare("evaluate: resize, centre crop", theirs(evaluate), prepare, chunks)
+    compare("evaluate: resize, centre crop", theirs(args.folder, evaluate), prepare, chunks)
+    paths = sorted(p for p in args.folder.rglob("*") if p.suffix.lower() in {".jpg", ".jpeg"})
     largest, mean = differences(raw, preprocess, paths)
-    print(f"\nEvaluation pixels, all {len(paths)} photos: largest difference {largest} of 255, ", end="")
+    print(
+        f"\nEvaluation pixels, all {len(paths)} photos: largest difference {largest} of 255, ",
+        end="",
+    )
     print(f"mean {mean:.4f}")
 
 

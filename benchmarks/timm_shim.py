@@ -7,16 +7,15 @@ not load, and the import fails because two of them are missing. Declaring them i
 from __future__ import annotations
 
 import importlib
+from contextlib import suppress
 from types import ModuleType
 
 import torch
 
 _library = torch.library.Library("torchvision", "FRAGMENT")
 for _name in ("nms", "qnms"):
-    try:
+    with suppress(RuntimeError):  # a torchvision that loads brings them itself
         _library.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    except RuntimeError:
-        pass  # this torchvision brings its operators itself
 
 
 def timm() -> ModuleType:

@@ -57,7 +57,7 @@ def test_predict_folder(
     said = capsys.readouterr().out
     assert said.startswith("33 images, 1 of them not readable")
     assert "broken.png" in said
-    rows = list(csv.DictReader(out.open(encoding="utf-8")))
+    rows = list(csv.DictReader(out.read_text(encoding="utf-8").splitlines()))
     assert len(rows) == 33
     assert {row["label"] for row in rows} <= {*COLOURS, ""}
 

@@ -1,9 +1,12 @@
-"""Imports go one way (ARCHITECTURE.md), and a part of a network needs torch alone."""
+"""Imports go one way (ARCHITECTURE.md), and what is imported is declared."""
 
 from __future__ import annotations
 
 import ast
+import re
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,21 @@ def test_a_part_imports_torch_and_the_shared_types_only(path: Path) -> None:
     for name in imported(path):
         inside = name.startswith("vitrail.nn.") or name == "vitrail.types"
         assert inside or name.partition(".")[0] in allowed, f"{path.name} imports {name}"
+
+
+def test_what_is_imported_is_declared_as_a_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = [*project["dependencies"], *project["optional-dependencies"]["parquet"]]
+    declared = {normal(re.split(r"[<>=\[ ]", line)[0]) for line in needed}
+    tops = {name.partition(".")[0] for path in PACKAGE.rglob("*.py") for name in imported(path)}
+    homes = packages_distributions()
+    for top in tops - {*sys.stdlib_module_names, "vitrail"}:
+        assert declared & {normal(name) for name in homes[top]}, f"{top} is not declared"
+
+
+def normal(name: str) -> str:
+    """A distribution's name in the spelling of the package index."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def imported(path: Path) -> set[str]:

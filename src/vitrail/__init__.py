@@ -6,12 +6,15 @@ The public names are imported when they are first used, so that `import vitrail`
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from vitrail.data.open import open_images, open_source
+    from vitrail.data.images import open_images
+    from vitrail.data.open import open_source
     from vitrail.data.preprocess import Preprocess
     from vitrail.errors import UserError
     from vitrail.evaluate import Evaluation, evaluate
@@ -21,8 +24,9 @@ if TYPE_CHECKING:
     from vitrail.model import Model, ModelConfig, create_model, model_names
     from vitrail.predict import predict, write_predictions
     from vitrail.report import write_report
-    from vitrail.train.loop import train
-    from vitrail.train.recipe import Recipe, choose_recipe, load_recipe
+    from vitrail.train.choose import choose_recipe
+    from vitrail.train.recipe import Recipe, load_recipe
+    from vitrail.train.run import train
     from vitrail.weights.modelfile import load_model, save_model
 
 _HOME = {
@@ -33,19 +37,19 @@ _HOME = {
     "Recipe": "vitrail.train.recipe",
     "UserError": "vitrail.errors",
     "capture": "vitrail.explain.capture",
-    "choose_recipe": "vitrail.train.recipe",
+    "choose_recipe": "vitrail.train.choose",
     "classification_metrics": "vitrail.metrics.classification",
     "create_model": "vitrail.model",
     "evaluate": "vitrail.evaluate",
     "load_model": "vitrail.weights.modelfile",
     "load_recipe": "vitrail.train.recipe",
     "model_names": "vitrail.model",
-    "open_images": "vitrail.data.open",
+    "open_images": "vitrail.data.images",
     "open_source": "vitrail.data.open",
     "predict": "vitrail.predict",
     "rollout": "vitrail.explain.rollout",
     "save_model": "vitrail.weights.modelfile",
-    "train": "vitrail.train.loop",
+    "train": "vitrail.train.run",
     "write_predictions": "vitrail.predict",
     "write_report": "vitrail.report",
 }
@@ -85,3 +89,14 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+class _Package(ModuleType):
+    """Keeps `vitrail.predict` the function: importing the module `predict` would bind that here."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

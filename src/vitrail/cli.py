@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json as json_module
 import shlex
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,11 @@ from vitrail import __version__
 from vitrail.errors import UserError
 
 if TYPE_CHECKING:
+    from vitrail.data.check import Report
     from vitrail.train.run import Event, TrainResult
+
+SHOWN = 10
+"""Examples of a finding that are printed."""
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, nothing else.")
 BATCH = click.option("--batch-size", default=32, show_default=True, type=click.IntRange(min=1))
@@ -52,7 +57,7 @@ def cli() -> None:
 @click.option("--resume", is_flag=True, help="Go on with the run in --out (or the last one).")
 @SET
 @JSON
-def train(
+def train(  # noqa: PLR0913, PLR0917 one argument an option
     data: str | None,
     task: str,
     model: str | None,
@@ -188,7 +193,7 @@ def predict(
     if out is None and as_json:
         out = Path("predictions.jsonl")
     with _bar(len(dataset), "predicting") as advance:
-        rows = [row for row in _watched(run(loaded, dataset, batch_size=batch_size), advance)]
+        rows = list(_watched(run(loaded, dataset, batch_size=batch_size), advance))
     if out is not None:
         count, errors = write_predictions(rows, out)
         if as_json:
@@ -273,17 +278,13 @@ def check(data: str, seed: int, as_json: bool) -> None:  # noqa: FBT001
     from vitrail.data.open import open_source
 
     source = open_source(data, seed=seed)
-    with _bar(None, "checking") as advance:
+    total = sum(map(len, source.splits.values()))
+    with _bar(total, "checking") as advance:
         report = run(source, progress=lambda done, _total: advance(done))
     if as_json:
         _print_json(report.model_dump(mode="json"))
     else:
-        click.echo(f"{data}: {report.format} ({report.reason})")
-        for finding in report.findings:
-            click.echo(f"{finding.severity}: {finding.message}")
-            for sample in finding.samples[:10]:
-                click.echo(f"    {sample}")
-        click.echo(f"{len(report.findings)} findings" if report.findings else "nothing found")
+        _print_findings(data, report)
     sys.exit(1 if report.findings else 0)
 
 
@@ -322,16 +323,18 @@ def doctor(as_json: bool) -> None:  # noqa: FBT001
 
 def main() -> NoReturn:
     """Entry point: user errors become one line and exit code 2, signals their own code."""
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         cli(standalone_mode=False)
-    except click.exceptions.Abort:
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(2)
+    except (click.exceptions.Abort, KeyboardInterrupt):
         _fail("interrupted", 130)
     except click.ClickException as error:
         _fail(error.format_message(), 2)
     except UserError as error:
         _fail(str(error), 2)
-    except KeyboardInterrupt:
-        _fail("interrupted", 130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
@@ -344,6 +347,10 @@ def main() -> NoReturn:
             _fail(f"{error}; go on with --resume", 128 + error.signal_number)
         raise
     sys.exit(0)
+
+
+def _terminated(number: int, _frame: object) -> NoReturn:
+    _fail("terminated", 128 + number)
 
 
 def _describe(error: OSError) -> str:
@@ -391,14 +398,32 @@ def _print_table(header: list[str], rows: list[list[str]]) -> None:
     console.print(table)
 
 
-def _print_metrics(
-    metrics: dict[str, float], intervals: dict[str, tuple[float, float]]
-) -> None:
+def _print_metrics(metrics: dict[str, float], intervals: dict[str, tuple[float, float]]) -> None:
     rows = [
-        [name, f"{value:.4f}", "{:.4f} to {:.4f}".format(*intervals[name]) if name in intervals else ""]
+        [
+            name,
+            f"{value:.4f}",
+            "{:.4f} to {:.4f}".format(*intervals[name]) if name in intervals else "",
+        ]
         for name, value in metrics.items()
     ]
     _print_table(["metric", "value", "95 % interval"], rows)
+
+
+def _print_findings(data: str, report: Report) -> None:
+    click.echo(f"{data}: {report.format} ({report.reason})")
+    for name, counts in report.counts.items():
+        click.echo(f"  {name}: {counts.samples} images")
+    for finding in report.findings:
+        click.echo(f"{finding.severity}: {finding.message}")
+        for sample in finding.samples[:SHOWN]:
+            click.echo(f"    {sample}")
+        if finding.count > SHOWN:
+            click.echo(f"    ... {finding.count - SHOWN} more; --json lists up to 20")
+    for note in report.notes:
+        click.echo(f"note: {note}")
+    count = len(report.findings)
+    click.echo(f"{count} finding{'s' if count != 1 else ''}" if count else "nothing found")
 
 
 def _print_result(result: TrainResult) -> None:

@@ -55,9 +55,9 @@ def override(table: Mapping[str, Any], assignments: Iterable[str]) -> Table:
     result = _copy(table)
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
-        if not equals or not key.strip():
+        *parents, leaf = (part.strip() for part in key.split("."))
+        if not equals or not all([*parents, leaf]):
             raise ConfigError(f"--set {assignment}: write it as key=value, e.g. optim.lr=1e-3")
-        *parents, leaf = key.strip().split(".")
         node = result
         for parent in parents:
             child = node.setdefault(parent, {})
@@ -82,7 +82,7 @@ def build(kind: type[C], table: Mapping[str, Any], *, source: str) -> C:
     try:
         return kind.model_validate(dict(table))
     except ValidationError as error:
-        raise ConfigError(f"{source}: {_explain(kind, error)}") from error
+        raise ConfigError(f"{source}: {_explain(kind, table, error)}") from error
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
@@ -91,16 +91,34 @@ def nearest(word: str, words: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(repr(name) for name in found)}?" if found else ""
 
 
-def _explain(kind: type[Config], error: ValidationError) -> str:
+def _explain(kind: type[Config], table: Mapping[str, Any], error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    where = _where(first["loc"], table, missing=first["type"] == "missing")
     if first["type"] == "extra_forbidden":
         known = _known_keys(kind)
         leaf = str(first["loc"][-1])
         return f"unknown key '{where}'{nearest(leaf, known)}"
+    if first["type"] in ("missing", "value_error"):
+        return f"'{where}': {message}" if where else message
     given = repr(first.get("input"))
     shown = given if len(given) <= 60 else given[:57] + "..."
-    return f"'{where}' = {shown}: {first['msg'].lower()}"
+    return f"'{where}' = {shown}: {message}"
+
+
+def _where(loc: tuple[int | str, ...], table: object, *, missing: bool) -> str:
+    """The dotted key as the user wrote it: without the tags that pydantic adds for unions."""
+    parts: list[str] = []
+    for place, part in enumerate(loc):
+        if isinstance(table, dict) and part in table:
+            table = cast("dict[object, object]", table)[part]
+        elif isinstance(table, list | tuple) and isinstance(part, int):
+            table = cast("list[object]", table)[part] if part < len(table) else None
+        elif not (missing and place == len(loc) - 1):
+            continue
+        parts.append(str(part))
+    return ".".join(parts)
 
 
 def _known_keys(kind: type[Config]) -> set[str]:
@@ -111,9 +129,10 @@ def _known_keys(kind: type[Config]) -> set[str]:
 
 def _value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        table = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text
+    return table["value"] if len(table) == 1 else text
 
 
 def _copy(table: Mapping[str, Any]) -> Table:

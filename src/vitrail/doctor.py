@@ -12,9 +12,10 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from vitrail.config import Config
+from vitrail.machine import read_text, usable_cores, usable_memory
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +25,7 @@ Status = Literal["ok", "warn", "fail"]
 
 GIB = 1024**3
 
-_CGROUP = Path("/sys/fs/cgroup")
+_CPUINFO = Path("/proc/cpuinfo")
 _ATTENTION_TOLERANCE = 1e-3
 _JPEG_TOLERANCE = 2
 
@@ -91,55 +92,6 @@ def examine(name: str, part: Callable[[], Iterable[Row]]) -> list[Row]:
         text = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         advice = "reinstall vitrail in a fresh virtual environment"
         return [Row(name=name, value=text, status="fail", advice=advice)]
-
-
-def usable_cores(cgroup: Path = _CGROUP) -> float:
-    """Cores that this process may use: affinity and the quota of its container count.
-
-    Args:
-        cgroup: Where the control groups are mounted.
-    """
-    cores = float(os.cpu_count() or 1)
-    if sys.platform == "linux":
-        cores = float(len(os.sched_getaffinity(0)))
-    return min(cores, _quota(cgroup))
-
-
-def _quota(cgroup: Path) -> float:
-    first = _read(cgroup / "cpu.max").split()
-    second = [_read(cgroup / "cpu" / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")]
-    quota, period = first if len(first) == 2 else second
-    if not quota.isdecimal() or not period.isdecimal():  # `max`, `-1` or no such file: no limit
-        return math.inf
-    return int(quota) / int(period)
-
-
-def usable_memory(cgroup: Path = _CGROUP, meminfo: Path = Path("/proc/meminfo")) -> tuple[int, int]:
-    """Bytes of memory in all and still free: of the machine or its container, whichever is less.
-
-    Returns:
-        (0, 0) where the system does not say.
-    """
-    entries = dict(line.split(":", 1) for line in _read(meminfo).splitlines() if ":" in line)
-    if not {"MemTotal", "MemAvailable"} <= entries.keys():
-        return 0, 0
-    total, free = (int(entries[key].split()[0]) * 1024 for key in ("MemTotal", "MemAvailable"))
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        bound, taken = _read(cgroup / limit).strip(), _read(cgroup / used).strip()
-        if bound.isdecimal() and taken.isdecimal() and int(bound) < total:
-            # Files that the container has read count as taken, but give way when asked.
-            return int(bound), max(min(free, int(bound) - int(taken)), 0)
-    return total, free
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
 
 
 def _python() -> Iterable[Row]:
@@ -218,7 +170,7 @@ def _devices() -> Iterable[Row]:
     import torch
 
     for number in range(torch.cuda.device_count()):
-        card = torch.cuda.get_device_properties(number)
+        card = cast("Any", torch.cuda).get_device_properties(number)
         value = f"{card.name}, {card.total_memory / GIB:.0f} GiB"
         yield Row(name=f"device cuda:{number}", value=value)
     if torch.backends.mps.is_available():
@@ -231,7 +183,13 @@ def _devices() -> Iterable[Row]:
             status="warn",
             advice="install a CUDA build of torch that fits the driver: https://pytorch.org",
         )
-    yield Row(name="device cpu", value=platform.processor() or platform.machine())
+    yield Row(name="device cpu", value=_cpuinfo("model name") or platform.machine())
+
+
+def _cpuinfo(key: str) -> str:
+    """The value of a key for the first processor; empty where the system does not say."""
+    lines = (line.partition(":") for line in read_text(_CPUINFO).splitlines())
+    return next((value.strip() for name, _, value in lines if name.strip() == key), "")
 
 
 def _cores() -> Iterable[Row]:
@@ -259,7 +217,7 @@ def _instructions() -> Iterable[Row]:
     import torch
 
     best = torch.backends.cpu.get_cpu_capability()
-    flags = set(_read(Path("/proc/cpuinfo")).partition("flags")[2].partition("\n")[0].split())
+    flags = _cpuinfo("flags").split()
     extras = [name for name in ("avx512_vnni", "avx512_bf16", "amx_tile") if name in flags]
     slow = best == "DEFAULT" and platform.machine().lower() in {"x86_64", "amd64"}
     yield Row(
@@ -338,13 +296,13 @@ def _data() -> Iterable[Row]:
 
 def _jpeg() -> Iterable[Row]:
     import numpy as np
-    import simplejpeg
+    import simplejpeg  # pyright: ignore[reportMissingTypeStubs]
     from PIL import Image
 
     ramp = np.linspace(0, 255, 32 * 32 * 3).astype(np.uint8).reshape(32, 32, 3)
     with io.BytesIO() as file:
         Image.fromarray(ramp).save(file, "JPEG")
-        fast = simplejpeg.decode_jpeg(file.getvalue(), "RGB")
+        fast = np.asarray(cast("Any", simplejpeg).decode_jpeg(file.getvalue(), "RGB"))
         slow = np.asarray(Image.open(file).convert("RGB"))
     worst = int(np.abs(fast.astype(int) - slow.astype(int)).max())
     bad = worst > _JPEG_TOLERANCE

@@ -5,46 +5,37 @@ from __future__ import annotations
 import base64
 import csv
 import hashlib
+import io
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-from numpy.typing import NDArray
-from pydantic import ConfigDict
-from torch import Tensor
+from pydantic import ConfigDict, Field
 
 from vitrail.config import Config
-from vitrail.data.augment import Augment, AugmentConfig
-from vitrail.data.dataset import Dataset, Source
-from vitrail.data.order import sample_rng
-from vitrail.errors import BadSampleError
+from vitrail.data.augment import AugmentConfig
+from vitrail.data.dataset import Source
 from vitrail.evaluate import Evaluation
-from vitrail.explain.capture import capture
 from vitrail.explain.positions import describe_positions, patch_filters, position_similarity
-from vitrail.explain.rollout import rollout
 from vitrail.metrics.classification import ClassificationMetrics
 from vitrail.model import Model
 from vitrail.report_figures import (
     Curve,
-    Picture,
     curve_plot,
-    overlay,
-    picture,
     reliability_plot,
     similarity_picture,
     tiled,
 )
-from vitrail.types import Classification, Skipped, Target
+from vitrail.report_samples import augmented_views, is_grey, percent, worst_mistakes
+from vitrail.types import Skipped
 from vitrail.weights.modelfile import write_atomically
 
-ERRORS, SAMPLES, VIEWS, MATRIX_CLASSES, PAIRS, QUARANTINE = 12, 6, 5, 30, 20, 200
-"""Most errors, augmented samples, views of each, classes of a matrix, pairs and bad files shown."""
+MATRIX_CLASSES, PAIRS, QUARANTINE = 30, 20, 200
+"""Most classes of a matrix, pairs of confused classes and bad files that are shown."""
 
 METRICS = {
     "top1": ("Top-1 accuracy", "the best label is right"),
@@ -67,48 +58,13 @@ class RunInfo(Config):
     command: str = ""
     started: str = ""
     seconds: float | None = None
-    versions: dict[str, Any] = {}
+    versions: dict[str, Any] = Field(default_factory=dict)
     model: str = "a Vision Transformer"
     params: int | None = None
     recipe: str = ""
     recipe_reason: str = ""
-    data: dict[str, Any] = {}
     best_epoch: int | None = None
     selection_metric: str = "top1"
-
-
-@dataclass(frozen=True, slots=True)
-class Mistake:
-    """One wrong prediction.
-
-    Attributes:
-        id: Name of the sample.
-        true: Its labels.
-        predicted: Labels given.
-        confidence: Probability of the wrong answer: of the label given; multi-label: that the
-            model gives to the side on which it is wrong.
-        detail: What else there is to say.
-        image: As the model saw it.
-        looked: Attention rollout over it.
-    """
-
-    id: str
-    true: str
-    predicted: str
-    confidence: float
-    detail: str
-    image: Picture
-    looked: Picture
-
-
-@dataclass(frozen=True, slots=True)
-class Views:
-    """A training sample and the random views that epochs made of it."""
-
-    id: str
-    label: str
-    original: Picture
-    views: tuple[tuple[int, Picture], ...]
 
 
 def write_report(
@@ -139,23 +95,29 @@ def write_report(
     model.eval()
     info = RunInfo.model_validate(json.loads(_text(run / "run.json") or "{}"))
     steps, epochs = _log(run / "metrics.jsonl")
-    mistakes, error = _mistakes(model, source.splits["test"], evaluation)
+    mistakes, error = worst_mistakes(model, source.splits["test"], evaluation)
     context: dict[str, Any] = {
         "info": info,
         "source": source,
+        "data_name": Path(source.name).name,
         "evaluation": evaluation,
         "task": model.config.task,
+        "selection": METRICS.get(info.selection_metric, (info.selection_metric,))[0],
         "headline": _headline(evaluation, model),
         "plots": _curves(steps, epochs, info),
         "metrics": _metric_rows(evaluation.result),
         "confusion": _confusion(evaluation.result),
         "pairs": _confused_pairs(evaluation.result),
-        "reliability": Markup(_reliability(evaluation.result)),
+        "reliability": reliability_plot(
+            "reliability", evaluation.result.reliability, "Reliability"
+        ),
         "mistakes": mistakes,
         "capture_error": error,
-        "augmented": _augmented(model, source.splits["train"], augment, seed, len(epochs)),
+        "augmented": augmented_views(
+            model, source.splits["train"], augment, seed=seed, epochs=len(epochs)
+        ),
         "positions": _positions(model),
-        "filters": _filters(model),
+        "filters": _filters(model, grey=is_grey(source.splits["train"])),
         "quarantine": _quarantine(run / "quarantine.csv", evaluation.quarantined),
         "most_bad": QUARANTINE,
         "config": _text(run / "config.toml"),
@@ -179,13 +141,8 @@ def _render(context: dict[str, Any]) -> str:
     script = environment.get_template("report.js").render()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("report.html").render(
-        **context, script=Markup(script), script_hash=digest
+        **context, script=script, script_hash=digest
     )
-
-
-def percent(value: float, digits: int = 1) -> str:
-    """`0.9861` as `98.6 %`, with a space that does not break."""
-    return f"{100 * value:.{digits}f}\u00a0%"
 
 
 def duration(seconds: float) -> str:
@@ -240,7 +197,7 @@ def _headline(evaluation: Evaluation, model: Model) -> dict[str, Any]:
 
 def _curves(
     steps: Sequence[dict[str, Any]], epochs: Sequence[dict[str, Any]], info: RunInfo
-) -> list[Markup]:
+) -> list[str]:
     """Loss, validation metric and learning rate over epochs."""
     plots: list[str] = []
     best = None if info.best_epoch is None else info.best_epoch + 1.0
@@ -261,14 +218,14 @@ def _curves(
         x, rates = _places(steps, epochs), [row["lr"] for row in steps]
         every = -(-len(x) // 400)
         curve = Curve(x[::every], rates[::every])
-        plots.append(curve_plot("lr", "Learning rate", [curve], best=best, unit="scientific"))
-    return [Markup(plot) for plot in plots]
+        plots.append(curve_plot("lr", "Learning rate", [curve], best=best))
+    return plots
 
 
 def _places(steps: Sequence[dict[str, Any]], epochs: Sequence[dict[str, Any]]) -> list[float]:
     """Where a step stands on the axis of epochs done."""
     ends = [0.0, *(row["step"] for row in epochs)]
-    if len(ends) > 1 and all(a < b for a, b in zip(ends, ends[1:], strict=False)):
+    if len(ends) > 1 and all(a < b for a, b in pairwise(ends)):
         done = [0.0, *(row["epoch"] + 1.0 for row in epochs)]
         slope = (done[-1] - done[-2]) / (ends[-1] - ends[-2])
         beyond = [max(0.0, row["step"] - ends[-1]) * slope for row in steps]
@@ -326,110 +283,6 @@ def _confused_pairs(result: ClassificationMetrics) -> list[dict[str, Any]]:
     return sorted(pairs, key=lambda pair: -cast("int", pair["count"]))[:most]
 
 
-def _reliability(result: ClassificationMetrics) -> str:
-    return reliability_plot("reliability", result.reliability, "Reliability")
-
-
-def _mistakes(
-    model: Model, test: Dataset, evaluation: Evaluation
-) -> tuple[list[Mistake], float | None]:
-    """The most confident errors, and the largest error of the attention shown."""
-    wrong: list[tuple[float, int, str]] = []
-    for i, row in enumerate(evaluation.rows):
-        if row.prediction is not None:
-            found = _wrong(model, row.prediction, _names(test, test.targets[i]))
-            if found is not None:
-                wrong.append((found[0], i, found[1]))
-    wrong.sort(key=lambda entry: -entry[0])
-    shown: list[Mistake] = []
-    worst: float | None = None
-    for confidence, i, detail in wrong:
-        if len(shown) == ERRORS:
-            break
-        prediction = evaluation.rows[i].prediction
-        image = _prepared(model, test, i)
-        if image is None or prediction is None:
-            continue
-        heat, error = _looked_at(model, image)
-        worst = max(worst or 0.0, error)
-        shown.append(
-            Mistake(
-                id=test.ids[i],
-                true=", ".join(_names(test, test.targets[i])) or "no label",
-                predicted=prediction.label.replace(";", ", ") or "no label",
-                confidence=confidence,
-                detail=detail,
-                image=picture(_pixels(image)),
-                looked=overlay(_pixels(image), heat),
-            )
-        )
-    return shown, worst
-
-
-def _wrong(
-    model: Model, prediction: Classification, true: Sequence[str]
-) -> tuple[float, str] | None:
-    """How confident a wrong prediction is and what to say of it; None for a right one."""
-    task = model.config.task
-    if not task.multilabel:
-        if prediction.label in true:
-            return None
-        return prediction.score, f"{percent(prediction.scores[true[0]])} for the true label"
-    sides = {
-        name: score if score >= task.threshold else 1 - score
-        for name, score in prediction.scores.items()
-        if (score >= task.threshold) != (name in true)
-    }
-    if not sides:
-        return None
-    worst = max(sides, key=sides.__getitem__)
-    return sides[worst], f"{'missed' if worst in true else 'wrongly named'}: {worst}"
-
-
-def _looked_at(model: Model, image: Tensor) -> tuple[NDArray[Any], float]:
-    """Rollout of one prepared image, and how far its attention is from the fused kernel's."""
-    images = image[None].to(next(model.parameters()).device)
-    with torch.no_grad(), capture(model) as record:
-        model(images)
-    return rollout(model, images)[0].float().cpu().numpy(), record.max_error
-
-
-def _augmented(
-    model: Model, train: Dataset, config: AugmentConfig, seed: int, epochs: int
-) -> list[Views]:
-    """Samples of different classes, each with its views in a few epochs of the run."""
-    augment = Augment(config, model.config.preprocess)
-    shown = sorted({round(e) for e in np.linspace(0, max(epochs, 1) - 1, VIEWS)})
-    result: list[Views] = []
-    for i in _spread(train):
-        if len(result) == SAMPLES:
-            break
-        original = _prepared(model, train, i)
-        if original is None:
-            continue
-        image = train.read(i).image
-        views = [(e + 1, _pixels(augment(image, sample_rng(seed, e, i)))) for e in shown]
-        result.append(
-            Views(
-                id=train.ids[i],
-                label=", ".join(_names(train, train.targets[i])) or "no label",
-                original=picture(_pixels(original), longest=128),
-                views=tuple((epoch, picture(pixels, longest=128)) for epoch, pixels in views),
-            )
-        )
-    return result
-
-
-def _spread(data: Dataset) -> Iterator[int]:
-    """Indices with a new label each first, then the rest."""
-    first: dict[Target, int] = {}
-    for i, target in enumerate(data.targets):
-        first.setdefault(target, i)
-    yield from first.values()
-    chosen = set(first.values())
-    yield from (i for i in range(len(data)) if i not in chosen)
-
-
 def _positions(model: Model) -> dict[str, Any]:
     words = describe_positions(model.config.backbone.positions)
     similarity = position_similarity(model)
@@ -445,11 +298,12 @@ def _positions(model: Model) -> dict[str, Any]:
     }
 
 
-def _filters(model: Model) -> dict[str, Any]:
-    filters = patch_filters(model)
-    tiles = np.uint8(255 * filters.images.permute(0, 2, 3, 1).numpy())
+def _filters(model: Model, *, grey: bool) -> dict[str, Any]:
+    filters = patch_filters(model, grey=grey)
+    tiles = filters.images.permute(0, 2, 3, 1).numpy()
     return {
         "picture": tiled(tiles, min(7, len(tiles))),
+        "grey": grey,
         "count": len(tiles),
         "side": tiles.shape[1],
         "variance": sum(filters.variance) if filters.variance else None,
@@ -458,7 +312,7 @@ def _filters(model: Model) -> dict[str, Any]:
 
 def _quarantine(path: Path, test: Sequence[Skipped]) -> list[dict[str, str]]:
     """What could not be used in any split, once each."""
-    rows = list(csv.DictReader(_text(path).splitlines()))
+    rows = list(csv.DictReader(io.StringIO(_text(path), newline="")))
     known = {(row["split"], row["id"]) for row in rows}
     rows += [
         {"split": "test", "id": bad.id, "reason": bad.reason}
@@ -466,21 +320,3 @@ def _quarantine(path: Path, test: Sequence[Skipped]) -> list[dict[str, str]]:
         if ("test", bad.id) not in known
     ]
     return rows
-
-
-def _names(data: Dataset, target: Target) -> list[str]:
-    if target is None:
-        return []
-    return [data.classes[i] for i in ([target] if isinstance(target, int) else target)]
-
-
-def _prepared(model: Model, data: Dataset, index: int) -> Tensor | None:
-    """A sample as evaluation shows it to the model; None where it cannot be read."""
-    try:
-        return model.config.preprocess.prepare(data.read(index).image)
-    except BadSampleError:
-        return None
-
-
-def _pixels(image: Tensor) -> NDArray[np.uint8]:
-    return image.permute(1, 2, 0).numpy()

@@ -1,4 +1,6 @@
-"""The pictures of a report: plots as inline SVG that follow the page's colours, pixels as data URIs."""
+"""The pictures of a report: plots as SVG in the page's own colours, pixels as data URIs."""
+# pyright: reportUnknownMemberType=false
+# Keyword arguments of matplotlib have no types.
 
 from __future__ import annotations
 
@@ -30,16 +32,16 @@ _INKS = {
 }
 """Stand-ins that matplotlib draws with, and the CSS variable that takes their place."""
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "vitrail",
-    "font.size": 9.5,
+    "font.size": 10.5,
     "text.color": TEXT,
     "axes.edgecolor": GRID,
     "axes.labelcolor": MUTED,
     "axes.titlecolor": TEXT,
     "axes.titlelocation": "left",
-    "axes.titlesize": 10.5,
+    "axes.titlesize": 11.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -48,6 +50,7 @@ _STYLE = {
     "grid.linewidth": 0.6,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
+    "xtick.major.pad": 6,
     "xtick.major.size": 0,
     "ytick.major.size": 0,
     "xtick.minor.size": 0,
@@ -84,7 +87,7 @@ def curve_plot(
     curves: Sequence[Curve],
     *,
     best: float | None = None,
-    unit: Literal["plain", "percent", "scientific"] = "plain",
+    unit: Literal["plain", "percent"] = "plain",
 ) -> str:
     """Lines over epochs as inline SVG.
 
@@ -100,7 +103,7 @@ def curve_plot(
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(4.3, 2.75), layout="constrained")
+        figure = Figure(figsize=(4.2, 2.9), layout="constrained")
         axes = figure.add_subplot()
         axes.set_title(title)
         axes.set_xlabel("epoch")
@@ -108,12 +111,13 @@ def curve_plot(
         for curve, ink in zip(curves, (FIRST, SECOND), strict=False):
             marker = "o" if curve.marked and len(curve.x) <= 40 else ""
             axes.plot(curve.x, curve.y, color=ink, marker=marker, markersize=3, label=curve.label)
+        axes.set_xlim(left=0)
         if best is not None:
             _mark_best(axes, best, curves[0])
         if unit == "percent":
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-        elif unit == "scientific":
-            axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2), useMathText=True)
+        else:
+            axes.yaxis.set_major_formatter("{x:g}")
         if any(curve.label for curve in curves):
             axes.legend(loc="best")
         return to_svg(figure, name, title)
@@ -130,7 +134,7 @@ def reliability_plot(name: str, bins: Sequence[ReliabilityBin], title: str) -> s
     """Accuracy against confidence above the number of predictions of each bin, as inline SVG."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     used = [b for b in bins if b.count]
     width = bins[0].upper - bins[0].lower
@@ -148,17 +152,19 @@ def reliability_plot(name: str, bins: Sequence[ReliabilityBin], title: str) -> s
             marker="o",
             markersize=4,
             linestyle="",
+            clip_on=False,
         )
         top.set(xlim=(0, 1), ylim=(0, 1), ylabel="right")
         bottom.bar(middle, [b.count for b in used], width * 0.86, color=MUTED, alpha=0.6)
         bottom.set(xlabel="confidence", ylabel="predictions")
+        bottom.yaxis.set_major_locator(MaxNLocator(2, integer=True))
         for axis in (top.xaxis, top.yaxis, bottom.xaxis):
             axis.set_major_formatter(PercentFormatter(1.0))
         return to_svg(figure, name, title)
 
 
 def to_svg(figure: Figure, name: str, label: str) -> str:
-    """Inline SVG: no size of its own, the page's font and colours, ids that no other picture has."""
+    """Inline SVG without a size of its own, in the page's font and colours, with ids of its own."""
     buffer = io.StringIO()
     nothing: dict[str, Any] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
@@ -241,18 +247,18 @@ def similarity_picture(similarity: Float[np.ndarray, "h w h w"]) -> tuple[Pictur
     scaled = np.clip((similarity - low) / max(high - low, 1e-12), 0, 1)
     step = max(1, -(-max(rows, columns) // 16))
     shown = scaled[::step, ::step]
-    tiles = np.uint8(255 * _colours(shown.reshape(-1, rows, columns), "viridis"))
+    tiles = _colours(shown.reshape(-1, rows, columns), "viridis")
     return tiled(tiles, shown.shape[1]), low, high
 
 
-def tiled(tiles: UInt8[np.ndarray, "K H W 3"], columns: int) -> Picture:
-    """Tiles in rows with one transparent pixel between them, shown in square pixels."""
+def tiled(tiles: Float[np.ndarray, "K H W 3"], columns: int) -> Picture:
+    """Rows of tiles (RGB from 0 to 1) with one transparent pixel between them; square pixels."""
     count, height, width = tiles.shape[:3]
     rows = -(-count // columns)
     canvas = np.zeros((rows * (height + 1) - 1, columns * (width + 1) - 1, 4), dtype=np.uint8)
     for i, tile in enumerate(tiles):
         top, left = (i // columns) * (height + 1), (i % columns) * (width + 1)
-        canvas[top : top + height, left : left + width, :3] = tile
+        canvas[top : top + height, left : left + width, :3] = (255 * tile).round()
         canvas[top : top + height, left : left + width, 3] = 255
     return _encode(Image.fromarray(canvas), pixelated=True)
 

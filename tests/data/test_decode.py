@@ -122,7 +122,7 @@ def test_one_bit_cmyk_and_animation() -> None:
 def test_pixel_limit_is_checked_before_decoding(kind: str) -> None:
     data = encode(picture(), kind)
     assert decode(data, max_pixels=24 * 16).shape == (3, 16, 24)
-    header = data[: len(data) // 2]  # the limit speaks before the missing pixels do
+    header = data[:-30]  # the limit speaks before the missing pixels do
     for call in (decode, image_size):
         with pytest.raises(BadSampleError, match="too large") as caught:
             call(header, max_pixels=24 * 16 - 1)
@@ -164,12 +164,14 @@ def test_mutated_files_decode_or_are_bad_samples(kind: str, data: st.DataObject)
     for _ in range(data.draw(st.integers(1, 4))):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     try:
-        image = decode(bytes(raw), max_pixels=10**6)
+        outcome = decode(bytes(raw), max_pixels=10**6)
     except BadSampleError as error:
-        assert str(error)
-        assert "\n" not in str(error)
+        outcome = str(error)
+    if isinstance(outcome, str):
+        assert outcome
+        assert "\n" not in outcome
     else:
-        assert image.dtype == torch.uint8
+        assert outcome.dtype == torch.uint8
 
 
 def test_damaged_exif_counts_as_upright() -> None:

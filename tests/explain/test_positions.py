@@ -24,10 +24,12 @@ from vitrail.nn.patches import ConvStem, PatchStem
 from vitrail.nn.positions import Learned1d
 from vitrail.tasks.classify import ClassifyConfig
 
+LEARNED, PATCHES = Learned1dConfig(), PatchStemConfig(patch_size=4)
+
 
 def _model(
-    positions: PositionsConfig = Learned1dConfig(),
-    stem: StemConfig = PatchStemConfig(patch_size=4),
+    positions: PositionsConfig = LEARNED,
+    stem: StemConfig = PATCHES,
     channel_order: str = "rgb",
 ) -> Model:
     torch.manual_seed(0)
@@ -88,7 +90,7 @@ def test_components_of_a_rank_one_stem_show_its_pattern() -> None:
     with torch.no_grad():
         stem.proj.weight.copy_(strength[:, None, None, None] * pattern)
     filters = patch_filters(model)
-    assert filters.variance[0] == pytest.approx(1, abs=1e-5)
+    assert filters.variance == pytest.approx((1.0,), abs=1e-5)
     torch.testing.assert_close(filters.images[0], pattern / pattern.max() / 2 + 0.5)
 
 
@@ -103,7 +105,23 @@ def test_components_are_ordered_and_bounded() -> None:
 
 def test_channels_of_a_bgr_model_are_shown_as_rgb() -> None:
     rgb, bgr = patch_filters(_model()), patch_filters(_model(channel_order="bgr"))
-    assert torch.equal(rgb.images.flip(1), bgr.images)
+    assert len(rgb.images) == 15  # Sixteen filters around their mean.
+    torch.testing.assert_close(rgb.images.flip(1), bgr.images, atol=1e-4, rtol=0)
+
+
+def test_grey_images_see_the_sum_of_the_channels() -> None:
+    model = _model(stem=ConvStemConfig(widths=(6, 8), strides=(2, 2)))
+    stem = model.backbone.patch_embed
+    assert isinstance(stem, ConvStem)
+    first = stem.convs[0]
+    assert isinstance(first, torch.nn.Conv2d)
+    with torch.no_grad():
+        first.weight[:, 1] = -first.weight[:, 0] - first.weight[:, 2]
+        first.weight[3, :, 1, 1] += 1.0
+    filters = patch_filters(model, grey=True)
+    expected = torch.full((3, 3, 3), 0.5)
+    expected[:, 1, 1] = 1.0
+    torch.testing.assert_close(filters.images[0], expected)
 
 
 def test_a_convolutional_stem_shows_its_first_filters_strongest_first() -> None:

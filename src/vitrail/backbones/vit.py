@@ -27,6 +27,7 @@ from vitrail.nn.positions import (
     Resampling,
     SineCosine1d,
     SineCosine2d,
+    Start,
 )
 from vitrail.types import Features, Grid
 
@@ -80,11 +81,13 @@ class Learned1dConfig(Config):
     Attributes:
         prefix: The class token has a position too (original and DeiT; not DeiT-III, big_vision).
         resampling: How the table is stretched to another grid.
+        start: Values before training; sines and cosines spare small data the learning of place.
     """
 
     kind: Literal["learned_1d"] = "learned_1d"
     prefix: bool = True
     resampling: Resampling = "bicubic_antialias"
+    start: Start = "normal"
 
 
 class Learned2dConfig(Config):
@@ -151,7 +154,7 @@ class ViTConfig(Config):
     """
 
     kind: Literal["vit"] = "vit"
-    image_size: Grid = (224, 224)
+    image_size: tuple[PositiveInt, PositiveInt] = (224, 224)
     stem: StemConfig = PatchStemConfig()
     positions: PositionsConfig = Learned1dConfig()
     width: PositiveInt = 192
@@ -191,7 +194,10 @@ class ViTConfig(Config):
         head = self.width // self.heads
         if self.positions.kind == "rotary_2d" and head % 4:
             raise ValueError(f"rotary positions need width / heads divisible by 4, got {head}")
-        if self.positions.kind == "sincos_2d" and self.width % 4:
+        sines = self.positions.kind == "sincos_2d" or (
+            isinstance(self.positions, Learned1dConfig) and self.positions.start == "sincos_2d"
+        )
+        if sines and self.width % 4:
             raise ValueError(f"2-D sine-cosine positions need width divisible by 4: {self.width}")
         return self
 
@@ -256,9 +262,11 @@ def _stem(config: ViTConfig) -> Stem:
 
 def _absolute_positions(config: ViTConfig) -> AbsolutePositions:
     match config.positions:
-        case Learned1dConfig(prefix=prefix, resampling=resampling):
+        case Learned1dConfig(prefix=prefix, resampling=resampling, start=start):
             own = config.prefix if prefix else 0
-            return Learned1d(config.width, config.grid, prefix=own, resampling=resampling)
+            return Learned1d(
+                config.width, config.grid, prefix=own, resampling=resampling, start=start
+            )
         case Learned2dConfig():
             return Learned2d(config.width, config.grid)
         case SineCosine1dConfig():
@@ -314,8 +322,8 @@ def _pool(config: ViTConfig) -> Pool:
 
 
 def _init_weights(module: nn.Module) -> None:
-    """Linear maps start at a truncated normal of 0.02, as in the original and in timm."""
+    """Linear maps start as in the original code (google-research): Xavier uniform, no bias."""
     if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
             nn.init.zeros_(module.bias)

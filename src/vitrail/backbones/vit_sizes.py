@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from vitrail.backbones.backbone import Published
-from vitrail.backbones.vit import ConvStemConfig, PatchStemConfig, ViTConfig
+from vitrail.backbones.vit import ConvStemConfig, Learned1dConfig, PatchStemConfig, ViTConfig
 
 
 class _Shape(NamedTuple):
@@ -70,37 +70,30 @@ def _published_size(name: str) -> ViTConfig:
     )
 
 
+def _small(
+    image: int, width: int, heads: int, stem: tuple[tuple[int, ...], tuple[int, ...]]
+) -> ViTConfig:
+    """Four blocks behind a convolutional stem, mean pooling; places start as sines and cosines."""
+    return ViTConfig(
+        image_size=(image, image),
+        stem=ConvStemConfig(widths=stem[0], strides=stem[1]),
+        positions=Learned1dConfig(prefix=False, start="sincos_2d"),
+        width=width,
+        depth=4,
+        heads=heads,
+        mlp_ratio=2.0,
+        class_token=False,
+        pool="mean",
+    )
+
+
 SMALL = {
-    "vit_nano_conv2_8": ViTConfig(
-        image_size=(8, 8),
-        stem=ConvStemConfig(widths=(32, 64), strides=(1, 2)),
-        width=96,
-        depth=4,
-        heads=4,
-        mlp_ratio=2.0,
-        pool="mean",
-    ),
-    "vit_nano_conv4_28": ViTConfig(
-        image_size=(28, 28),
-        stem=ConvStemConfig(widths=(32, 64), strides=(2, 2)),
-        width=128,
-        depth=4,
-        heads=4,
-        mlp_ratio=2.0,
-        pool="mean",
-    ),
-    "vit_micro_conv16_96": ViTConfig(
-        image_size=(96, 96),
-        stem=ConvStemConfig(widths=(24, 48, 96, 192), strides=(2, 2, 2, 2)),
-        width=192,
-        depth=4,
-        heads=6,
-        mlp_ratio=2.0,
-        pool="mean",
-    ),
+    "vit_nano_conv2_8": _small(8, 96, 4, ((32, 64), (1, 2))),
+    "vit_nano_conv4_28": _small(28, 96, 4, ((32, 64, 64), (1, 2, 2))),
+    "vit_micro_conv16_96": _small(96, 192, 6, ((24, 48, 48, 96, 96, 192), (2, 2, 1, 2, 1, 2))),
 }
-"""Presets that learn from scratch on a CPU: `conv4` is the stem's stride, the last figure the
-image size."""
+"""Presets that learn from scratch on a CPU; `conv4` is the stride of the stem, the last figure the
+image size. In a small stem the first convolution is best left at full resolution."""
 
 SIZES: dict[str, ViTConfig] = {name: _published_size(name) for name in PUBLISHED} | SMALL
 """Every named ViT by its configuration."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import math
 import threading
 from collections.abc import Callable, Sequence
 
@@ -22,6 +22,7 @@ from vitrail.data.findings import (
 )
 from vitrail.data.workers import Threads, run
 from vitrail.errors import BadSampleError
+from vitrail.machine import usable_cores
 
 _THREADS = 8  # more of them only wait for each other
 _CHUNK = 16
@@ -86,7 +87,7 @@ def _look(source: Source, progress: Callable[[int, int], None] | None) -> list[S
     ]
     total = sum(map(len, source.splits.values()))
     seen: list[Seen] = []
-    for chunk in run(_look_at_chunk, jobs, Threads(min(_THREADS, os.cpu_count() or 1))):
+    for chunk in run(_look_at_chunk, jobs, Threads(min(_THREADS, math.ceil(usable_cores())))):
         seen += chunk
         if progress is not None:
             progress(len(seen), total)

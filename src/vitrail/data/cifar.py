@@ -6,7 +6,6 @@ Source: https://www.cs.toronto.edu/~kriz/cifar.html
 from __future__ import annotations
 
 from pathlib import PurePosixPath
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +28,7 @@ class CifarDataset(ArrayDataset):
     """The five training batches and the test batch, in the folder or in the published archive."""
 
     @classmethod
-    def detect(cls, storage: Storage) -> Self | None:
+    def detect(cls, storage: Storage) -> CifarDataset | None:
         """Read the batches; None where there is no `test_batch.bin` or `data_batch_1.bin`.
 
         Raises:

@@ -7,7 +7,6 @@ import io
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Self
 
 from vitrail.data.files import FileDataset
 from vitrail.data.folder import SPLIT_FOLDERS, is_image
@@ -31,7 +30,7 @@ class CsvDataset(FileDataset):
     """
 
     @classmethod
-    def detect(cls, storage: Storage) -> Self | None:
+    def detect(cls, storage: Storage) -> CsvDataset | None:
         """Use the one CSV near the top whose paths lead to images; None if there is none.
 
         Raises:
@@ -49,7 +48,7 @@ class CsvDataset(FileDataset):
         return cls.load(storage, suitable[0])
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Path) -> CsvDataset:
         """Read a CSV file on the disk.
 
         Raises:
@@ -58,7 +57,7 @@ class CsvDataset(FileDataset):
         return cls.load(Folder(path.parent), path.name)
 
     @classmethod
-    def load(cls, storage: Storage, path: str) -> Self:
+    def load(cls, storage: Storage, path: str) -> CsvDataset:
         """Read one CSV file of a storage."""
         name = f"{storage.location / path}"
         try:

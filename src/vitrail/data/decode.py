@@ -34,6 +34,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.PsdImagePlugin import PsdImageFile
 from torch import Tensor
 
+from vitrail.data.jpeg import decode_plain_jpeg
 from vitrail.errors import BadSampleError
 
 FORMATS: tuple[str, ...] = (
@@ -77,8 +78,10 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> UInt8[Tensor, "3 H W
         BadSampleError: the bytes are no image that can be used; the message is the reason.
     """
     try:
-        with _quiet:
-            pixels = _decode(data, max_pixels)
+        pixels = decode_plain_jpeg(data, max_pixels)
+        if pixels is None:
+            with _quiet:
+                pixels = _decode(data, max_pixels)
     except BadSampleError:
         raise
     except Exception as error:

@@ -24,7 +24,7 @@ NEAR = 4
 The hash cuts at the median, so that half of its bits are set and distances are even. On 5,000
 pictures (flowers, blood cells, eyes, streets, roads, nuclei) all 14 pairs of different files at 4
 bits or fewer were the same scene, recoloured, brightened or shot again; at 6 bits the eyes of two
-people met, at 8 bits flowers that have nothing in common.
+people met, at 8 bits two unrelated dandelions.
 """
 
 MIN_SIDE = 64

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import statistics
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice, zip_longest
 from typing import Literal
 
 from vitrail.config import Config
@@ -51,7 +53,7 @@ class Example(Config):
     note: str = ""
 
     def __str__(self) -> str:
-        return ": ".join(part for part in (" = ".join(self.ids), self.note) if part)
+        return ": ".join(part for part in (" and ".join(self.ids), self.note) if part)
 
 
 class Finding(Config):
@@ -155,7 +157,7 @@ def near_duplicates(seen: Sequence[Seen]) -> Iterable[Finding]:
         "near-leak",
         "warning",
         f"{many(len(crossing), 'picture')} in more than one split in almost the same form {how}: "
-        "look at them, and keep each in one split.",
+        "look at them, and keep one of each.",
         crossing,
     )
     inside = [_example(group) for group in groups if not _crosses(group)]
@@ -163,7 +165,7 @@ def near_duplicates(seen: Sequence[Seen]) -> Iterable[Finding]:
         "near-duplicate",
         "warning",
         f"{many(len(inside), 'picture')} more than once within a split in almost the same form "
-        f"{how}: look at them, and keep the best of each.",
+        f"{how}: look at them, and keep one of each.",
         inside,
     )
 
@@ -173,7 +175,7 @@ def odd_sizes(seen: Sequence[Seen]) -> Iterable[Finding]:
     if not seen:
         return
     scale = statistics.median(_scale(s.size) for s in seen)
-    side = statistics.median(min(s.size) for s in seen)
+    side = float(statistics.median(min(s.size) for s in seen))
     odd = [
         Example(ids=(s.id,), note=f"{s.size[1]} x {s.size[0]} ({why})")
         for s in seen
@@ -211,7 +213,13 @@ def _example(group: Sequence[Seen]) -> Example:
     if _disagree(group):
         labels = dict.fromkeys(";".join(s.labels) for s in group if s.labels is not None)
         notes.append(f"labelled {', '.join(labels)}")
-    return Example(ids=tuple(s.id for s in group[:_SHOWN_IDS]), note="; ".join(notes))
+    by_split: defaultdict[str, list[str]] = defaultdict(list)
+    for sample in group:
+        by_split[sample.split].append(sample.id)
+    # In turn from each split, so that a case that crosses shows both sides.
+    turns = chain.from_iterable(zip_longest(*by_split.values()))
+    ids = tuple(islice((name for name in turns if name is not None), _SHOWN_IDS))
+    return Example(ids=ids, note="; ".join(notes))
 
 
 def _crosses(group: Sequence[Seen]) -> bool:

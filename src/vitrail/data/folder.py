@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import PurePosixPath
-from typing import Self
 
 from vitrail.data.decode import IMAGE_SUFFIXES
 from vitrail.data.files import FileDataset
@@ -34,7 +33,7 @@ class ImageFolder(FileDataset):
     """
 
     @classmethod
-    def detect(cls, storage: Storage) -> Self | None:
+    def detect(cls, storage: Storage) -> ImageFolder | None:
         """Read the layout; None where no image lies in a class folder."""
         images = [path for path in storage.paths if is_image(path)]
         split: list[Parts] = [PurePosixPath(path).parts for path in images]

@@ -12,7 +12,6 @@ import re
 import zlib
 from collections import defaultdict
 from pathlib import PurePosixPath
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +37,7 @@ class IdxDataset(ArrayDataset):
     """
 
     @classmethod
-    def detect(cls, storage: Storage) -> Self | None:
+    def detect(cls, storage: Storage) -> IdxDataset | None:
         """Read all pairs; None where there is no idx image file.
 
         Raises:

@@ -86,7 +86,8 @@ class TokenBudget(Config):
     def resized(self, height: int, width: int) -> tuple[int, int]:
         """Multiples of the patch, with at most `tokens` patches."""
         short, long = min(height, width), max(height, width)
-        few = min(max(round(math.sqrt(self.tokens * short / long)), 1), self.tokens)
+        few = round(math.sqrt(self.tokens * short / long))
+        few = min(max(few, 1), math.isqrt(self.tokens))
         many = min(max(round(math.sqrt(self.tokens * long / short)), 1), self.tokens // few)
         few, many = few * self.patch, many * self.patch
         return (few, many) if height <= width else (many, few)

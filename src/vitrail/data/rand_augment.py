@@ -128,19 +128,21 @@ def _sharpness(image: Image.Image, draw: _Draw) -> Image.Image:
 
 
 def _shear_x(image: Image.Image, draw: _Draw) -> Image.Image:
-    return draw.affine(image, (1, draw.sign * 0.3 * draw.level, 0, 0, 1, 0))
+    return draw.affine(image, (1.0, draw.sign * 0.3 * draw.level, 0.0, 0.0, 1.0, 0.0))
 
 
 def _shear_y(image: Image.Image, draw: _Draw) -> Image.Image:
-    return draw.affine(image, (1, 0, 0, draw.sign * 0.3 * draw.level, 1, 0))
+    return draw.affine(image, (1.0, 0.0, 0.0, draw.sign * 0.3 * draw.level, 1.0, 0.0))
 
 
 def _translate_x(image: Image.Image, draw: _Draw) -> Image.Image:
-    return draw.affine(image, (1, 0, draw.sign * 0.45 * draw.level * image.width, 0, 1, 0))
+    shift = draw.sign * 0.45 * draw.level * image.width
+    return draw.affine(image, (1.0, 0.0, shift, 0.0, 1.0, 0.0))
 
 
 def _translate_y(image: Image.Image, draw: _Draw) -> Image.Image:
-    return draw.affine(image, (1, 0, 0, 0, 1, draw.sign * 0.45 * draw.level * image.height))
+    shift = draw.sign * 0.45 * draw.level * image.height
+    return draw.affine(image, (1.0, 0.0, 0.0, 0.0, 1.0, shift))
 
 
 OPERATIONS: tuple[Callable[[Image.Image, _Draw], Image.Image], ...] = (

@@ -43,8 +43,9 @@ def split(dataset: Dataset, *, seed: int, test: float, val: float) -> dict[str, 
     parts: dict[str, list[Group]] = {"train": [], "val": [], "test": []}
     for groups in strata.values():
         groups.sort(key=lambda group: min(_order(seed, dataset.ids[i]) for i in group))
-        rest = _take(groups, test, parts["test"])
-        parts["train"] += _take(rest, val, parts["val"])
+        rest = _take(groups, test, parts["test"], least=3)
+        least = 2 if len(rest) < len(groups) else 3
+        parts["train"] += _take(rest, val, parts["val"], least=least)
     _keep_every_class(parts, dataset.targets)
     asked = {"train": 1.0, "val": val, "test": test}
     return {
@@ -85,11 +86,16 @@ def _order(seed: int, name: str) -> bytes:
     return hashlib.sha256(f"{seed}\0{name}".encode("utf-8", "surrogateescape")).digest()
 
 
-def _take(groups: Sequence[Group], fraction: float, into: list[Group]) -> list[Group]:
-    """Move whole groups until the fraction is reached; what is left over is returned."""
+def _take(
+    groups: Sequence[Group], fraction: float, into: list[Group], *, least: int
+) -> list[Group]:
+    """Move whole groups until the fraction is reached; what is left over is returned.
+
+    Of `least` groups or more at least one is moved, if it is small enough.
+    """
     total = sum(map(len, groups))
     wanted = round(total * fraction)
-    if fraction > 0 and len(groups) >= 3:
+    if fraction > 0 and len(groups) >= least:
         wanted = max(wanted, 1)
     rest: list[Group] = []
     taken = 0

@@ -5,12 +5,14 @@ Whatever the choice, the batches are the same bit for bit, and they come in the 
 
 from __future__ import annotations
 
-import os
+import math
+import pickle
 import threading
 import time
+import traceback
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Generic, Literal, TypeVar, cast
@@ -19,6 +21,8 @@ from annotated_types import Gt
 from pydantic import ConfigDict
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
+
+from vitrail.machine import usable_cores
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -107,7 +111,14 @@ def _run_threads(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-class _Jobs(TorchDataset[Result], Generic[Job, Result]):
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """An error on its way from a worker process to the caller."""
+
+    error: Exception
+
+
+class _Jobs(TorchDataset["Result | _Failure"], Generic[Job, Result]):
     """Jobs as torch's loader wants them."""
 
     def __init__(self, work: Callable[[Job, threading.Event], Result], jobs: Sequence[Job]) -> None:
@@ -116,8 +127,21 @@ class _Jobs(TorchDataset[Result], Generic[Job, Result]):
     def __len__(self) -> int:
         return len(self.jobs)
 
-    def __getitem__(self, index: int) -> Result:
-        return self.work(self.jobs[index], threading.Event())
+    def __getitem__(self, index: int) -> Result | _Failure:
+        try:
+            return self.work(self.jobs[index], threading.Event())
+        except Exception as error:  # noqa: BLE001 whatever it is, the caller raises it
+            return _Failure(_portable(error))
+
+
+def _portable(error: Exception) -> Exception:
+    """The error with the worker's traceback as a note, if it survives the way, else its text."""
+    error.add_note(f"in a worker process:\n{traceback.format_exc()}")
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 our own bytes
+    except Exception:  # noqa: BLE001 pickling may fail in any way
+        return RuntimeError("".join(traceback.format_exception_only(error)))
+    return error
 
 
 def _first(items: list[Result]) -> Result:
@@ -127,8 +151,8 @@ def _first(items: list[Result]) -> Result:
 def _run_processes(
     work: Callable[[Job, threading.Event], Result], jobs: Sequence[Job], count: int
 ) -> Generator[Result, None, None]:
-    # torch's own machinery: results travel in shared memory, workers run one torch thread each,
-    # and an error comes back with its type and the worker's traceback.
+    # torch's own machinery: results travel in shared memory, workers run one torch thread each
+    # and end by themselves when this process dies.
     loader = DataLoader(
         _Jobs(work, jobs),
         batch_size=1,
@@ -140,9 +164,16 @@ def _run_processes(
         # More workers than cores is the caller's decision; forking beside idle threads is safe
         # here, because workers take no lock that such a thread could hold.
         warnings.simplefilter("ignore")
-        results = iter(loader)
+        results = cast("Iterator[Result | _Failure]", iter(loader))
     try:
-        yield from cast("Generator[Result, None, None]", results)
+        for result in results:
+            if isinstance(result, _Failure):
+                raise result.error
+            yield result
+    except BaseException as error:
+        # The iterator ends its workers when it is freed; an interrupt inside it must not keep it.
+        traceback.clear_frames(error.__traceback__)
+        raise
     finally:
         del results, loader
 
@@ -172,7 +203,7 @@ def choose(prepare: Callable[[int], object], count: int, cores: int | None = Non
         count: Samples there are.
         cores: Cores to use; all that this process may use if None.
     """
-    cores = cores or len(os.sched_getaffinity(0))
+    cores = cores or math.ceil(usable_cores())
     if cores == 1 or count < 2:
         return Choice(Serial(), "one core" if cores == 1 else "hardly any samples")
     probes = [count * i // min(count, _PROBES) for i in range(min(count, _PROBES))]

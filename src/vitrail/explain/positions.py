@@ -9,17 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitrail.backbones.vit import (
-    Learned1dConfig,
-    Learned2dConfig,
-    NoPositionsConfig,
-    PositionsConfig,
-    Relative2dConfig,
-    Rotary2dConfig,
-    SineCosine1dConfig,
-    SineCosine2dConfig,
-    ViT,
-)
+from vitrail.backbones.vit import PositionsConfig, ViT
 from vitrail.model import Model
 from vitrail.nn.patches import ConvStem, PatchStem
 from vitrail.nn.positions import NoPositions
@@ -45,30 +35,27 @@ def position_similarity(model: Model) -> Float[Tensor, "h w h w"] | None:
 
 def describe_positions(positions: PositionsConfig) -> str:
     """One sentence on how a model of this configuration is told where a patch stands."""
-    match positions:
-        case Learned1dConfig():
-            return "Each patch has a position vector of its own, learned in training."
-        case Learned2dConfig():
-            return "A position vector is a learned half for the row beside one for the column."
-        case SineCosine1dConfig():
-            return "The position vectors are fixed sinusoids over the raster order, not learned."
-        case SineCosine2dConfig():
-            return "The position vectors are fixed sines and cosines of x and y, not learned."
-        case Relative2dConfig():
-            return (
-                "This model has no position vectors to compare: in every layer it adds a learned "
-                "bias for the offset between two patches to their attention score."
-            )
-        case Rotary2dConfig():
-            return (
-                "This model has no position vectors to compare: in every layer it rotates queries "
-                "and keys by an angle that depends on the row and the column."
-            )
-        case NoPositionsConfig():
-            return (
-                "This model has no position vectors: its attention sees a set of patches and is "
-                "not told where they stand."
-            )
+    return _WORDS[positions.kind]
+
+
+_WORDS = {
+    "learned_1d": "Each patch has a position vector of its own, learned in training.",
+    "learned_2d": "A position vector is a learned half for the row beside one for the column.",
+    "sincos_1d": "The position vectors are fixed sinusoids over the raster order, not learned.",
+    "sincos_2d": "The position vectors are fixed sines and cosines of x and y, not learned.",
+    "relative_2d": (
+        "This model has no position vectors to compare: in every layer it adds a learned bias for "
+        "the offset between two patches to their attention score."
+    ),
+    "rotary_2d": (
+        "This model has no position vectors to compare: in every layer it rotates queries and keys "
+        "by angles that depend on the row and the column."
+    ),
+    "none": (
+        "This model has no position vectors: its attention sees a set of patches and is not told "
+        "where they stand."
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +72,7 @@ class Filters:
     variance: tuple[float, ...]
 
 
-def patch_filters(model: Model, *, most: int = 28) -> Filters:
+def patch_filters(model: Model, *, grey: bool = False, most: int = 28) -> Filters:
     """Principal components of the patch-embedding filters as RGB pictures (Fig. 7, left).
 
     For a convolutional stem: the filters of its first convolution, those with the greatest norm
@@ -93,38 +80,42 @@ def patch_filters(model: Model, *, most: int = 28) -> Filters:
 
     Args:
         model: Any model with a stem of patches or convolutions.
+        grey: The model sees grey images only: what a filter makes of them depends on the sum of
+            its channels alone, so that sum is shown.
         most: Pictures to give at most; 28 as in the paper.
     """
     backbone = model.backbone
     assert isinstance(backbone, ViT)
     stem = backbone.patch_embed
-    variance: tuple[float, ...] = ()
+    assert isinstance(stem, PatchStem | ConvStem)
+    first = stem.proj if isinstance(stem, PatchStem) else stem.convs[0]
+    assert isinstance(first, torch.nn.Conv2d)
+    weight = first.weight.detach().float().cpu()
+    preprocess = model.config.preprocess
+    if grey:
+        scaled = weight / torch.tensor(preprocess.std)[:, None, None]
+        weight = scaled.sum(dim=1, keepdim=True).expand_as(weight)
+    elif preprocess.channel_order == "bgr":
+        weight = weight.flip(1)
     if isinstance(stem, PatchStem):
-        images, variance = _components(stem.proj.weight.detach().float().cpu(), most)
-    else:
-        assert isinstance(stem, ConvStem)
-        first = stem.convs[0]
-        assert isinstance(first, torch.nn.Conv2d)
-        weight = first.weight.detach().float().cpu()
-        order = weight.flatten(1).norm(dim=1).argsort(descending=True, stable=True)
-        images = weight[order[:most]]
-    if model.config.preprocess.channel_order == "bgr":
-        images = images.flip(1)
-    return Filters(_to_rgb(images), variance)
+        return _components(weight, most)
+    power = weight.square().sum(dim=(1, 2, 3))
+    order = power.argsort(descending=True, stable=True)[:most]
+    return Filters(_to_rgb(weight[order]), ())
 
 
-def _components(
-    weight: Float[Tensor, "D 3 P P"], most: int
-) -> tuple[Float[Tensor, "K 3 P P"], tuple[float, ...]]:
+def _components(weight: Float[Tensor, "D 3 P P"], most: int) -> Filters:
     flat = weight.flatten(1)
-    _, singular, components = torch.linalg.svd(flat - flat.mean(dim=0), full_matrices=False)
+    _, singular, directions = torch.svd(flat - flat.mean(dim=0))
     power = singular.square()
     share = power / power.sum().clamp_min(torch.finfo(power.dtype).tiny)
-    count = min(most, len(components))
+    # A component without variance has no direction of its own: it would be rounding errors.
+    count = min(most, max(1, int((singular > 1e-5 * singular[0]).sum())))
+    components = directions.T[:count]
     # The sign of a component is free; it is set so that its greatest weight is positive.
     greatest = components.gather(1, components.abs().argmax(dim=1, keepdim=True))
-    components = components * greatest.sign()
-    return components[:count].unflatten(1, weight.shape[1:]), tuple(share[:count].tolist())
+    images = (components * greatest.sign()).reshape(-1, *weight.shape[1:])
+    return Filters(_to_rgb(images), tuple(float(value) for value in share[:count]))
 
 
 def _to_rgb(images: Float[Tensor, "K 3 P P"]) -> Float[Tensor, "K 3 P P"]:

@@ -7,7 +7,6 @@ that they agree is contract 1.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -19,6 +18,7 @@ from vitrail.metrics.calibration import (
     fit_temperature,
     reliability,
 )
+from vitrail.metrics.ranking import Ranking, average_precision, rank
 from vitrail.types import Target
 
 RESAMPLES = 1000
@@ -161,7 +161,8 @@ def _multilabel(
     confidence = np.where(chosen == 1, scores, 1 - scores).ravel()
     bars = reliability(confidence, (chosen == truth).ravel())
     safe = np.clip(scores, 1e-12, 1 - 1e-12)
-    per_class = _per_class(truth, chosen, classes, scores)
+    rankings = [rank(scores[:, i], truth[:, i]) for i in range(len(classes))]
+    per_class = _per_class(truth, chosen, classes, rankings)
     precisions = [c.average_precision for c in per_class if c.average_precision is not None]
     metrics = {
         "map": float(np.mean(precisions)) if precisions else 0.0,
@@ -177,7 +178,7 @@ def _multilabel(
         metrics=metrics,
         intervals={
             "exact_match": _interval(exact, metrics["exact_match"]),
-            "map": _map_interval(scores, truth, metrics["map"]),
+            "map": _map_interval(rankings, len(scores), metrics["map"]),
         },
         per_class=per_class,
         confusion=(),
@@ -190,41 +191,35 @@ def _per_class(
     truth: Int[np.ndarray, "N C"],
     chosen: Int[np.ndarray, "N C"],
     classes: Sequence[str],
-    scores: Float[np.ndarray, "N C"] | None = None,
+    rankings: Sequence[Ranking] = (),
 ) -> tuple[ClassMetrics, ...]:
-    sklearn = _sklearn()
-    precision, recall, f1, support = sklearn.precision_recall_fscore_support(
-        truth, chosen, average=None, zero_division=0.0
-    )
+    hits, support, positive = (truth * chosen).sum(axis=0), truth.sum(axis=0), chosen.sum(axis=0)
+    once = np.ones(len(truth), dtype=np.int64)
     rows: list[ClassMetrics] = []
     for i, name in enumerate(classes):
-        ap = None
-        if scores is not None and truth[:, i].any():
-            ap = float(sklearn.average_precision_score(truth[:, i], scores[:, i]))
+        precision = average_precision(rankings[i], once) if rankings and support[i] else None
         rows.append(
             ClassMetrics(
                 name=name,
                 support=int(support[i]),
-                precision=float(precision[i]),
-                recall=float(recall[i]),
-                f1=float(f1[i]),
-                average_precision=ap,
+                precision=float(hits[i] / max(positive[i], 1)),
+                recall=float(hits[i] / max(support[i], 1)),
+                f1=float(2 * hits[i] / max(support[i] + positive[i], 1)),
+                average_precision=precision,
             )
         )
     return tuple(rows)
 
 
-def _map_interval(
-    scores: Float[np.ndarray, "N C"], truth: Int[np.ndarray, "N C"], value: float
-) -> tuple[float, float]:
-    average_precision = _sklearn().average_precision_score
+def _map_interval(rankings: Sequence[Ranking], count: int, value: float) -> tuple[float, float]:
     rng = np.random.default_rng(0)
     values: list[float] = []
-    for _ in range(RESAMPLES // 5):
-        drawn = rng.integers(0, len(scores), size=len(scores))
-        seen = truth[drawn].any(axis=0)
-        if seen.any():
-            values.append(float(average_precision(truth[drawn][:, seen], scores[drawn][:, seen])))
+    for _ in range(RESAMPLES):
+        counts = np.bincount(rng.integers(0, count, size=count), minlength=count)
+        found = [average_precision(ranking, counts) for ranking in rankings]
+        found = [precision for precision in found if not np.isnan(precision)]
+        if found:
+            values.append(float(np.mean(found)))
     return _interval(np.asarray(values or [value]), value)
 
 
@@ -236,10 +231,3 @@ def _interval(values: Float[np.ndarray, "R"], value: float) -> tuple[float, floa
     """
     low, high = np.percentile(values, [2.5, 97.5])
     return min(float(low), value), max(float(high), value)
-
-
-def _sklearn() -> Any:
-    """scikit-learn's metrics, imported late (it is slow to start) and untyped."""
-    from sklearn import metrics  # pyright: ignore[reportMissingTypeStubs]
-
-    return metrics

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from math import prod
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -37,6 +38,7 @@ class PatchStem(Stem):
         super().__init__()
         self.stride = patch_size
         self.proj = nn.Conv2d(channels, width, kernel_size=patch_size, stride=patch_size)
+        _start(self.proj, channels * patch_size**2)
 
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D _h _w"]:
         """Project each patch."""
@@ -68,7 +70,20 @@ class ConvStem(Stem):
             ]
         self.convs = nn.Sequential(*layers)
         self.proj = nn.Conv2d(widths[-1], width, kernel_size=1)
+        for layer in self.convs:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        _start(self.proj, widths[-1])
 
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D _h _w"]:
         """Convolve down to the patch grid, then map to the width."""
-        return self.proj(self.convs(pad_to_multiple(images, self.stride)))
+        images = pad_to_multiple(images, self.stride)
+        # Convolution and BatchNorm run faster on a CPU when channels lie side by side.
+        return self.proj(self.convs(images.contiguous(memory_format=torch.channels_last)))
+
+
+def _start(projection: nn.Conv2d, fan_in: int) -> None:
+    """The variance of the outputs is that of the inputs (LeCun normal, as in the original code)."""
+    nn.init.trunc_normal_(projection.weight, std=fan_in**-0.5)
+    assert projection.bias is not None
+    nn.init.zeros_(projection.bias)

@@ -79,15 +79,24 @@ class NoPositions(AbsolutePositions):
         return self.zero.expand(1, grid[0] * grid[1], -1)
 
 
+Start = Literal["normal", "sincos_2d"]
+"""Values that learned positions start from: noise of 0.02 (the original), or `SineCosine2d`."""
+
+
 class Learned1d(AbsolutePositions):
     """One learned vector a patch in raster order (ViT section 3.1, equation 1)."""
 
-    def __init__(self, dim: int, base: Grid, *, prefix: int, resampling: Resampling) -> None:
+    def __init__(
+        self, dim: int, base: Grid, *, prefix: int, resampling: Resampling, start: Start = "normal"
+    ) -> None:
         super().__init__()
         self.base, self.prefix = base, prefix
         self.resampling: Resampling = resampling
         self.weight = nn.Parameter(torch.empty(1, prefix + base[0] * base[1], dim))
         nn.init.trunc_normal_(self.weight, std=0.02)
+        if start == "sincos_2d":
+            with torch.no_grad():
+                self.weight[:, prefix:] = SineCosine2d(dim, base).table(base)
 
     def table(self, grid: Grid) -> Float[Tensor, "1 M D"]:
         """The learned rows, stretched to the grid."""
@@ -244,7 +253,7 @@ class RelativeBias2d(AttentionPositions):
         super().__init__()
         self.base, self.prefix = base, prefix
         self.weight = nn.Parameter(torch.empty(1, heads, 2 * base[0] - 1, 2 * base[1] - 1))
-        self.prefix_weight = nn.Parameter(torch.zeros(heads, 3))
+        self.prefix_weight = nn.Parameter(torch.zeros(heads, 3 if prefix else 0))
         nn.init.trunc_normal_(self.weight, std=0.02)
 
     def forward(

@@ -1,11 +1,12 @@
 """Checkpoints of a run (contract 4): whole or not there, found again after any interruption.
 
-    checkpoints/
-      step-S-E-B/               after S steps, in epoch E, with B of its batches done
-        tensors.safetensors     weights, optimizer moments, moving average
-        state.json              where training stands
-        sha256.json             hashes of the two
-      latest                    name of the newest one and the hash of its sha256.json
+In the folder `checkpoints`:
+
+- `step-S-E-B/`: one folder a checkpoint, after S steps, in epoch E, with B of its batches done
+    - `tensors.safetensors`: weights, optimizer moments, moving average
+    - `state.json`: where training stands
+    - `sha256.json`: hashes of the two
+- `latest`: name of the newest one and the hash of its sha256.json
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -55,11 +59,28 @@ class Position(Config):
     best_epoch: int = -1
     seconds: float = 0.0
     finished: bool = False
-    skipped: dict[str, str] = {}
+    skipped: dict[str, str] = Field(default_factory=dict[str, str])
 
     def with_skipped(self, skipped: tuple[Skipped, ...]) -> dict[str, str]:
         """The list with further samples in it."""
         return self.skipped | {sample.id: sample.reason for sample in skipped}
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint as it was read.
+
+    Attributes:
+        path: Its folder.
+        tensors: Weights, optimizer moments, moving average.
+        position: Where training stood.
+        note: A sentence, if a newer one is damaged and this is the one before.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor]
+    position: Position
+    note: str | None
 
 
 def save_checkpoint(folder: Path, tensors: dict[str, Tensor], position: Position) -> Path:
@@ -69,6 +90,8 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], position: Position
         ModelFileError: the disk is full or cannot be written; what was there stays.
     """
     name = f"step-{position.step:08d}-{position.epoch:05d}-{position.batch:08d}"
+    while (folder / name).exists():
+        name += "+"  # never replaced in place: `latest` may point to it
     target, beside = folder / name, folder / f".{name}.{os.getpid()}"
     parts = {
         "tensors.safetensors": save({k: t.detach().cpu().contiguous() for k, t in tensors.items()}),
@@ -76,7 +99,7 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], position: Position
     }
     manifest = json.dumps({key: _sha256(data) for key, data in parts.items()}).encode()
     try:
-        shutil.rmtree(beside, ignore_errors=True)
+        _drop(folder.glob(".step-*"))
         beside.mkdir(parents=True)
         for key, data in (parts | {"sha256.json": manifest}).items():
             with (beside / key).open("wb") as file:
@@ -84,7 +107,6 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], position: Position
                 file.flush()
                 os.fsync(file.fileno())
         sync_folder(beside)
-        shutil.rmtree(target, ignore_errors=True)
         beside.rename(target)
         sync_folder(folder)
     except OSError as error:
@@ -93,17 +115,15 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], position: Position
             f"{target}: cannot write a checkpoint ({error.strerror}); free space, then --resume"
         ) from error
     write_atomically(folder / "latest", f"{name} {_sha256(manifest)}\n".encode())
-    for old in _names(folder)[:-KEEP]:
-        shutil.rmtree(folder / old, ignore_errors=True)
+    # One with a later name is left from before a damage, when training had come further.
+    names = _names(folder)
+    last = names.index(name) + 1
+    _drop(folder / old for old in names if old not in names[max(last - KEEP, 0) : last])
     return target
 
 
-def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], Position, str | None] | None:
-    """The newest whole checkpoint.
-
-    Returns:
-        Tensors, position, and a sentence if a newer one is damaged and this is the one before;
-        None where there is no checkpoint at all.
+def load_checkpoint(folder: Path) -> Checkpoint | None:
+    """The newest whole checkpoint; None where there is none at all.
 
     Raises:
         ModelFileError: there are checkpoints, and all of them are damaged.
@@ -112,11 +132,11 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], Position, str | No
     for name, promised in _candidates(folder):
         try:
             tensors, position = _read(folder / name, promised)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             damage.append(f"checkpoint {name} is damaged ({error})")
             continue
         note = f"{'; '.join(damage)}; going on from {name}" if damage else None
-        return tensors, position, note
+        return Checkpoint(folder / name, tensors, position, note)
     if damage:
         raise ModelFileError(f"{folder}: no whole checkpoint: {'; '.join(damage)}; train afresh")
     return None
@@ -149,6 +169,11 @@ def _candidates(folder: Path) -> list[tuple[str, str | None]]:
 
 def _names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("step-*") if path.is_dir())
+
+
+def _drop(paths: Iterable[Path]) -> None:
+    for path in paths:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _sha256(data: bytes) -> str:

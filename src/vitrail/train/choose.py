@@ -34,7 +34,11 @@ class Chosen:
 
 
 def choose_recipe(
-    source: Source, *, name: str | None = None, model: str | None = None, overrides: Iterable[str] = ()
+    source: Source,
+    *,
+    name: str | None = None,
+    model: str | None = None,
+    overrides: Iterable[str] = (),
 ) -> Chosen:
     """The recipe for a data set.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class Ema:
@@ -20,6 +20,15 @@ class Ema:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take over an average that was saved.
+
+        Raises:
+            KeyError: it is that of another model.
+        """
+        for name, average in self.state.items():
+            average.copy_(state[name])
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:

@@ -8,8 +8,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import SummaryWriter
+from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingTypeStubs]
 
+from vitrail.train.checkpoint import Position
 from vitrail.weights.modelfile import write_atomically
 
 
@@ -18,15 +19,15 @@ class MetricsLog:
 
     Args:
         run: The run folder.
-        step: Steps done: on resuming, later rows are dropped, for they will be made again.
+        at: Where training stands: later rows are dropped, for they will be made again.
     """
 
-    def __init__(self, run: Path, step: int) -> None:
+    def __init__(self, run: Path, at: Position) -> None:
         self.path = run / "metrics.jsonl"
-        kept = [row for row in read_metrics(self.path) if row["step"] <= step]
+        kept = [row for row in read_metrics(self.path) if _is_before(row, at)]
         write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in kept).encode())
         self._file = self.path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=at.step + 1)
 
     def write(self, row: dict[str, Any]) -> None:
         """Append a row; numbers in it become TensorBoard scalars."""
@@ -35,12 +36,19 @@ class MetricsLog:
         scalars = {key: value for key, value in row.items() if isinstance(value, float)}
         scalars |= {f"val/{key}": value for key, value in row.get("val", {}).items()}
         for key, value in scalars.items():
-            self._board.add_scalar(key, value, row["step"])
+            self._board.add_scalar(  # pyright: ignore[reportUnknownMemberType]
+                key, value, row["step"]
+            )
 
     def close(self) -> None:
         """Finish both files."""
         self._file.close()
         self._board.close()
+
+
+def _is_before(row: dict[str, Any], at: Position) -> bool:
+    """An epoch is measured after its last step, so that the step alone does not tell."""
+    return row["step"] <= at.step and (row["kind"] != "epoch" or row["epoch"] < at.epoch)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

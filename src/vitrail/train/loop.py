@@ -22,7 +22,7 @@ from vitrail.data.augment import Augment
 from vitrail.data.dataset import Dataset
 from vitrail.data.loader import Loader
 from vitrail.data.order import Shuffled, sample_rng
-from vitrail.errors import NonFiniteLossError
+from vitrail.errors import ConfigError, ModelFileError, NonFiniteLossError
 from vitrail.evaluate import Evaluation, evaluate
 from vitrail.model import Model
 from vitrail.train.checkpoint import Position, load_checkpoint, save_checkpoint
@@ -94,7 +94,7 @@ class Trainer:
         self.model, self.val, self.recipe, self.run = model, val, recipe, run
         self.listener = listener
         self.epochs = recipe.schedule.epochs
-        self.metric = recipe.stop.metric or ("map" if train.multilabel else "top1")
+        self.metric = selection_metric(train, recipe)
         self.frozen = freeze(model, recipe.optim.freeze)
         self.optimizer = build_optimizer(model, recipe.optim)
         self.ema = Ema(model, recipe.ema) if recipe.ema else None
@@ -102,11 +102,11 @@ class Trainer:
         self.loader = _training_loader(train, model, recipe)
         self.class_weights = _class_weights(train, recipe).to(_device(model))
         self.position = Position()
-        self.val_skipped: dict[str, str] = {}
         self.last_value: float | None = None
         self.last_checkpoint: Path | None = None
         self.note: str | None = None
-        self._forward = cast("nn.Module", torch.compile(model)) if recipe.model.compile else model
+        compiled = cast("Any", torch).compile(model) if recipe.model.compile else model
+        self._forward = cast("nn.Module", compiled)
         self._clock = _Clock()
 
     @property
@@ -120,16 +120,24 @@ class Trainer:
         return self.run / "checkpoints"
 
     def restore(self) -> bool:
-        """Go back to the newest whole checkpoint; False where there is none."""
+        """Go back to the newest whole checkpoint; False where there is none.
+
+        Raises:
+            ModelFileError: all are damaged, or it is one of another recipe.
+        """
         found = load_checkpoint(self.folder)
         if found is None:
             return False
-        tensors, self.position, self.note = found
-        self.model.load_state_dict(_part(tensors, "model"))
-        if self.ema:
-            for name, tensor in _part(tensors, "ema").items():
-                self.ema.state[name].copy_(tensor)
-        self._load_optimizer(_part(tensors, "optimizer"))
+        try:
+            self.model.load_state_dict(_part(found.tensors, "model"))
+            if self.ema:
+                self.ema.load(_part(found.tensors, "ema"))
+            self._load_optimizer(_part(found.tensors, "optimizer"))
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise ModelFileError(
+                f"{found.path}: made with another recipe than config.toml; train afresh"
+            ) from error
+        self.position, self.note, self.last_checkpoint = found.position, found.note, found.path
         return True
 
     def fit(self) -> Position:
@@ -139,7 +147,7 @@ class Trainer:
             InterruptedRunError: after a signal; a checkpoint was saved.
             NonFiniteLossError: the loss is NaN or infinite; the last checkpoint is kept.
         """
-        log = MetricsLog(self.run, self.position.step)
+        log = MetricsLog(self.run, self.position)
         self._clock = _Clock(self.position.seconds)
         try:
             with Interrupt() as interrupt:
@@ -171,17 +179,20 @@ class Trainer:
         recipe, at = self.recipe, self.position
         device = _device(self.model)
         rng = sample_rng(recipe.seed, at.epoch, at.batch, _MIXING)
-        torch.manual_seed(int(sample_rng(recipe.seed, at.epoch, at.batch, _DROPPING).integers(1 << 62)))
+        dropping = sample_rng(recipe.seed, at.epoch, at.batch, _DROPPING)
+        seed = int(dropping.integers(1 << 62))
+        torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
         task = self.model.task
         targets = task.encode(batch.targets, device)
-        weights = (targets * self.class_weights).sum(1) / targets.sum(1).clamp_min(1)
+        images, targets = mix(batch.images.to(device, non_blocking=True), targets, recipe.mix, rng)
+        weights = _sample_weights(targets, self.class_weights)
         multilabel = self.model.config.task.multilabel
         targets = smooth(targets, recipe.mix.label_smoothing, multilabel=multilabel)
-        images, targets = mix(batch.images.to(device, non_blocking=True), targets, recipe.mix, rng)
         with self._autocast():
             losses = task.loss(self._forward(images).float(), targets)
         self._insist_finite(losses, batch)
-        ((losses * weights).mean() / recipe.optim.accumulate).backward()
+        loss = (losses * weights).mean() / self._batches_of_step()
+        loss.backward()  # pyright: ignore[reportUnknownMemberType]
         self._move(
             loss_sum=at.loss_sum + float(losses.detach().sum()),
             loss_count=at.loss_count + len(batch.ids),
@@ -198,7 +209,7 @@ class Trainer:
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optim.clip_grad)
             if not bool(torch.isfinite(norm)):
                 raise NonFiniteLossError(f"the gradient is not finite {self._where()}")
-        self.optimizer.step()
+        self.optimizer.step()  # pyright: ignore[reportUnknownMemberType]
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema:
             self.ema.update(self.model, step)
@@ -211,7 +222,8 @@ class Trainer:
         evaluation = self._validate(interrupt)
         value = evaluation.metrics[self.metric]
         sign = -1 if self.metric in LOWER_IS_BETTER else 1
-        is_best = at.best is None or sign * value > sign * at.best
+        # On a tie the later weights win: they have seen more, at a lower rate.
+        is_best = at.best is None or sign * value >= sign * at.best
         if is_best:
             save_model(self.shadow, self.best_file, Provenance())
             self._move(best=value, best_epoch=at.epoch)
@@ -242,15 +254,13 @@ class Trainer:
 
         if self.ema:
             self.shadow.load_state_dict(self.ema.state)
-        evaluation = evaluate(
+        return evaluate(
             self.shadow,
             self.val,
             batch_size=self.recipe.data.batch_size,
             workers=self.loader.chosen,
             progress=watch,
         )
-        self.val_skipped = {sample.id: sample.reason for sample in evaluation.quarantined}
-        return evaluation
 
     def _report(self, log: MetricsLog, lr: float) -> None:
         at = self.position
@@ -290,6 +300,10 @@ class Trainer:
             raise InterruptedRunError(f"stopped; saved {path.name}", interrupt.received)
 
     def _save(self) -> Path:
+        """Write a checkpoint, but never one with weights that cannot be gone on from."""
+        for name, tensor in self.model.named_parameters():
+            if not bool(torch.isfinite(tensor).all()):
+                raise NonFiniteLossError(f"'{name}' is not finite {self._where()}")
         self._move(seconds=self._clock.total())
         tensors = {f"model/{k}": t for k, t in self.model.state_dict().items()}
         if self.ema:
@@ -314,7 +328,7 @@ class Trainer:
     def _insist_finite(self, losses: Float[Tensor, "B"], batch: Batch) -> None:
         finite = torch.isfinite(losses)
         if not bool(finite.all()):
-            flags = cast("list[bool]", finite.tolist())
+            flags = cast("list[bool]", finite.numpy(force=True).tolist())
             names = [name for name, good in zip(batch.ids, flags, strict=True) if not good]
             shown = ", ".join(names[:8]) + (" ..." if len(names) > 8 else "")
             raise NonFiniteLossError(
@@ -331,6 +345,12 @@ class Trainer:
 
     def _steps_of_run(self) -> int:
         return self.epochs * -(-self.loader.steps // self.recipe.optim.accumulate)
+
+    def _batches_of_step(self) -> int:
+        """Batches whose gradients go into the coming step; an epoch may end with fewer."""
+        accumulate = self.recipe.optim.accumulate
+        first = self.position.batch // accumulate * accumulate
+        return min(accumulate, self.loader.steps - first)
 
     def _autocast(self) -> AbstractContextManager[object]:
         device, precision = _device(self.model), self.recipe.run.precision
@@ -367,6 +387,23 @@ class _Clock:
         return self._rate
 
 
+def selection_metric(train: Dataset, recipe: Recipe) -> str:
+    """The metric that decides which weights are kept.
+
+    Raises:
+        ConfigError: the recipe names one that is not measured on such data.
+    """
+    single = ("top1", "balanced_accuracy", *(("top5",) if len(train.classes) > 5 else ()))
+    own = ("map", "exact_match") if train.multilabel else single
+    metric = recipe.stop.metric or own[0]
+    if metric not in (*own, "f1", "nll", "ece"):
+        raise ConfigError(
+            f"stop.metric = '{metric}' is not measured on this data; "
+            f"take one of {', '.join((*own, 'f1', 'nll', 'ece'))}"
+        )
+    return metric
+
+
 def _training_loader(train: Dataset, model: Model, recipe: Recipe) -> Loader:
     batch_size = min(recipe.data.batch_size, len(train))
     return Loader(
@@ -391,6 +428,15 @@ def _class_weights(train: Dataset, recipe: Recipe) -> Float[Tensor, "C"]:
     present = counts > 0
     weights = torch.where(present, counts.sum() / counts.clamp_min(1), 0.0)
     return weights / present.sum()
+
+
+def _sample_weights(
+    targets: Float[Tensor, "B C"], class_weights: Float[Tensor, "C"]
+) -> Float[Tensor, "B"]:
+    """Mean weight of a sample's classes, by their share in it; 1 where it has no label."""
+    total = targets.sum(1)
+    mean = (targets * class_weights).sum(1) / torch.where(total > 0, total, 1.0)
+    return torch.where(total > 0, mean, 1.0)
 
 
 def _twin(model: Model) -> Model:

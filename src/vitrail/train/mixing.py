@@ -39,7 +39,8 @@ def mix(
     if (recipe.mixup == 0 and recipe.cutmix == 0) or rng.random() >= recipe.probability:
         return images, targets
     cut = recipe.mixup == 0 or (recipe.cutmix > 0 and rng.random() < 0.5)
-    keep = float(rng.beta(*[recipe.cutmix if cut else recipe.mixup] * 2))
+    alpha = recipe.cutmix if cut else recipe.mixup
+    keep = float(rng.beta(alpha, alpha))
     if cut:
         images, keep = _cutmix(images, keep, rng)
     else:

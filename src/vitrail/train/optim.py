@@ -27,7 +27,12 @@ def build_optimizer(model: Model, recipe: OptimRecipe) -> torch.optim.AdamW:
         groups.setdefault((decay, scale), []).append(parameter)
     return torch.optim.AdamW(
         [
-            {"params": parameters, "weight_decay": decay, "lr_scale": scale, "lr": recipe.lr * scale}
+            {
+                "params": parameters,
+                "weight_decay": decay,
+                "lr_scale": scale,
+                "lr": recipe.lr * scale,
+            }
             for (decay, scale), parameters in groups.items()
         ],
         betas=recipe.betas,

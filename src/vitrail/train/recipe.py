@@ -125,9 +125,10 @@ class StopRecipe(Config):
         patience: Epochs without a better metric after which training ends; None never.
     """
 
-    metric: Literal["top1", "top5", "balanced_accuracy", "f1", "map", "exact_match", "nll", "ece"] | None = (
-        None
-    )
+    metric: (
+        Literal["top1", "top5", "balanced_accuracy", "f1", "map", "exact_match", "nll", "ece"]
+        | None
+    ) = None
     patience: PositiveInt | None = None
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from vitrail.config import build, read_toml, write_toml
-from vitrail.data.dataset import Source
+from vitrail.data.dataset import Dataset, Source
 from vitrail.data.open import open_source
 from vitrail.data.preprocess import CenterCrop
 from vitrail.errors import ConfigError, UserError
@@ -23,7 +23,7 @@ from vitrail.report import write_report
 from vitrail.tasks.classify import ClassifyConfig
 from vitrail.train.choose import Chosen, choose_recipe
 from vitrail.train.log import write_quarantine
-from vitrail.train.loop import Progress, Trainer
+from vitrail.train.loop import Progress, Trainer, selection_metric
 from vitrail.train.recipe import Recipe
 from vitrail.weights.modelfile import (
     Provenance,
@@ -98,7 +98,7 @@ def train(
     """
     if resume:
         out = _run_to_resume(out)
-        data = data or _read_info(out)["data"]["name"]
+        data = data or str(_read_info(out)["data"]["name"])
         if recipe or model or overrides:
             raise UserError("--resume goes on with the run's own recipe; leave the options away")
         own = build(Recipe, read_toml(out / "config.toml"), source=str(out / "config.toml"))
@@ -113,6 +113,10 @@ def train(
     out = out or Path("runs") / f"{Path(data).stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     if (out / "run.json").exists():
         raise UserError(f"{out}: holds a run already; go on with --resume, or give another --out")
+    # What cannot be built is said before anything is written.
+    run_model_config(chosen.recipe, source)
+    selection_metric(source.splits["train"], chosen.recipe)
+    pick_device(chosen.recipe.run.device)
     _write_start(out, source, chosen, command)
     return _finish(out, source, chosen.recipe, resume=False, listener=listener)
 
@@ -125,23 +129,25 @@ def _finish(
     if info["data"]["fingerprint"] != source.fingerprint:
         raise UserError(f"{source.name}: the data has changed since the run began; train afresh")
     device = pick_device(recipe.run.device)
-    torch.manual_seed(recipe.seed)
+    torch.manual_seed(recipe.seed)  # pyright: ignore[reportUnknownMemberType]
     fresh = Model(run_model_config(recipe, source)).to(device)
-    trainer = Trainer(
-        fresh, source.splits["train"], source.splits["val"], recipe, out, listener
-    )
+    trainer = Trainer(fresh, source.splits["train"], source.splits["val"], recipe, out, listener)
     if resume and trainer.restore():
         at = trainer.position
         listener(Said(trainer.note or f"resuming in epoch {at.epoch + 1} after {at.step} steps"))
+    elif resume:
+        listener(Said("there is no checkpoint yet: starting from the beginning"))
     listener(Said(f"loader: {trainer.loader.why}"))
     position = trainer.fit()
     best, _ = load_model(trainer.best_file)
-    best = best.to(device)
-    best, evaluation = _calibrate_and_test(best, source, listener)
+    listener(Said("fitting the temperature on the validation part"))
+    best, watched = _calibrate(best.to(device), source.splits["val"])
+    listener(Said(f"testing on {len(source.splits['test'])} images"))
+    evaluation = evaluate(best, source.splits["test"])
     quarantine = {
         "train": position.skipped,
-        "val": trainer.val_skipped,
-        "test": {s.id: s.reason for s in evaluation.quarantined},
+        "val": {sample.id: sample.reason for sample in watched.quarantined},
+        "test": {sample.id: sample.reason for sample in evaluation.quarantined},
     }
     write_quarantine(out, quarantine)
     info |= {"best_epoch": position.best_epoch, "seconds": round(position.seconds, 1)}
@@ -194,20 +200,16 @@ def _seal(
     )
 
 
-def _calibrate_and_test(
-    model: Model, source: Source, listener: Callable[[Event], None]
-) -> tuple[Model, Evaluation]:
-    """Fit the temperature on the validation part, then measure on the test part, once."""
-    val, test = source.splits["val"], source.splits["test"]
-    listener(Said("fitting the temperature on the validation part"))
-    factor = evaluate(model, val).result.best_temperature
+def _calibrate(model: Model, val: Dataset) -> tuple[Model, Evaluation]:
+    """The model with the temperature that fits the validation part, and its evaluation there."""
+    evaluation = evaluate(model, val)
     task = model.config.task
-    task = task.model_copy(update={"temperature": task.temperature * factor})
+    temperature = task.temperature * evaluation.result.best_temperature
+    task = task.model_copy(update={"temperature": temperature})
     config = model.config.model_copy(update={"task": task})
     calibrated = Model(config).to(next(model.parameters()).device)
     calibrated.load_state_dict(model.state_dict())
-    listener(Said(f"testing on {len(test)} images"))
-    return calibrated.eval(), evaluate(calibrated, test)
+    return calibrated.eval(), evaluation
 
 
 def run_model_config(recipe: Recipe, source: Source) -> ModelConfig:
@@ -290,7 +292,9 @@ def _seed(recipe: str | None, overrides: Sequence[str]) -> int:
     """The seed is needed for the split before a recipe can be chosen from the data."""
     from vitrail.train.recipe import load_recipe
 
-    own = [assignment for assignment in overrides if assignment.replace(" ", "").startswith("seed=")]
+    own = [
+        assignment for assignment in overrides if assignment.replace(" ", "").startswith("seed=")
+    ]
     return load_recipe(recipe or "small-images", own).seed
 
 

@@ -19,7 +19,7 @@ from typing import Any, cast
 import numpy as np
 import safetensors
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
@@ -28,8 +28,8 @@ from torch.overrides import TorchFunctionMode
 
 from vitrail import __version__
 from vitrail.backbones.vit_sizes import SIZES
-from vitrail.config import Config
-from vitrail.errors import ModelFileError
+from vitrail.config import Config, build
+from vitrail.errors import ConfigError, ModelFileError
 from vitrail.model import Model, ModelConfig
 
 FORMAT_VERSION = 1
@@ -66,7 +66,7 @@ class Provenance(Config):
 class Header(Config):
     """The JSON header of a model file."""
 
-    format_version: int
+    format_version: int = Field(ge=1)
     config: ModelConfig
     provenance: Provenance
 
@@ -102,11 +102,12 @@ def write_atomically(path: Path, data: bytes) -> None:
         beside.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
         raise ModelFileError(
             f"{path}: cannot write ({error.strerror}); free space or give another --out"
         ) from error
+    finally:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
@@ -143,11 +144,9 @@ def _parse(path: Path, metadata: dict[str, str]) -> Header:
             "upgrade with `pip install --upgrade vitrail`"
         )
     try:
-        return Header.model_validate(table)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ModelFileError(f"{path}: header key '{where}': {first['msg'].lower()}") from error
+        return build(Header, table, source=f"{path}: header")
+    except ConfigError as error:
+        raise ModelFileError(str(error)) from error
 
 
 def load_model(path: Path) -> tuple[Model, Provenance]:
@@ -163,6 +162,7 @@ def load_model(path: Path) -> tuple[Model, Provenance]:
     # On the meta device first: a header that promises a giant takes no memory.
     with torch.device("meta"):
         wanted = Model(header.config).state_dict()
+    _check_classes(path, len(header.config.task.classes), tensors)
     _check_tensors(path, wanted, tensors)
     if metadata.get("sha256", "") not in ("", _seal(metadata["vitrail"], tensors)):
         raise ModelFileError(
@@ -264,6 +264,14 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 def _open(path: Path) -> Any:
     return cast("Any", safetensors.safe_open(path, framework="pt"))
+
+
+def _check_classes(path: Path, count: int, found: dict[str, Tensor]) -> None:
+    bias = found.get("task.head.bias")
+    if bias is not None and bias.shape != (count,):
+        raise ModelFileError(
+            f"{path}: the header names {count} classes, the head has {bias.numel()} outputs"
+        )
 
 
 def _check_tensors(path: Path, wanted: dict[str, Tensor], found: dict[str, Tensor]) -> None:
