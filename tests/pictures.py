@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+
 from tiny import ListDataset
 
 COLOURS = {"blue": (60, 60, 200), "green": (60, 200, 60), "red": (200, 60, 60)}
@@ -53,7 +54,7 @@ def write_folder(root: Path, per_class: int = 12, bad: Sequence[str] = ()) -> Pa
             image = Image.fromarray(picture(colour, hash_free_seed(name, i)))
             image.save(root / name / f"{i:02}.png")
     for name in bad:
-        (root / name).write_bytes(b"no image")
+        (root / name).write_bytes(f"no image {name}".encode())
     return root
 
 

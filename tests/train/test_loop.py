@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from pictures import in_memory
-from tiny import STEMS, ListDataset, photo, tiny_config
 from safetensors.torch import load_file
 from torch import nn
 
+from pictures import in_memory
+from tiny import STEMS, ListDataset, photo, tiny_config
 from vitrail.config import build, override
 from vitrail.data.preprocess import CenterCrop, Preprocess
 from vitrail.errors import BadSampleError, ConfigError, ModelFileError, NonFiniteLossError
@@ -425,7 +425,7 @@ def test_resumed_it_still_names_the_checkpoint(tmp_path: Path) -> None:
 def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path)
     trainer.model.task.head.weight.data[0, 0] = torch.inf
-    with pytest.raises(NonFiniteLossError, match="'task.head.weight' is not finite"):
+    with pytest.raises(NonFiniteLossError, match=r"'task\.head\.weight' is not finite"):
         trainer._save()
     assert load_checkpoint(trainer.folder) is None
 

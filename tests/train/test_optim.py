@@ -9,9 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import POSITIONS, STEMS, tiny_config, tiny_model
 from torch import nn
 
+from tiny import POSITIONS, STEMS, tiny_config, tiny_model
 from vitrail.backbones.vit import ViTConfig
 from vitrail.model import Model
 from vitrail.train.optim import build_optimizer, freeze, learning_rate

@@ -62,6 +62,10 @@ def fit_temperature(
 ) -> float:
     """The temperature that makes the likelihood of the labels greatest (Guo et al., section 4.2).
 
+    Labels count as right but for a chance of 1 / (N + 2), as if one more sample had been uncertain
+    (Platt 1999, section 2.2): N samples without an error are no proof that none will come, and
+    must not drive the temperature to zero.
+
     Args:
         scores: Probabilities at the model's present temperature.
         truth: One row of zeros and ones a sample.
@@ -72,16 +76,18 @@ def fit_temperature(
     """
     from scipy import optimize  # pyright: ignore[reportMissingTypeStubs]
 
+    doubt = 1 / (len(scores) + 2)
+    target = truth * (1 - doubt) + doubt / (2 if multilabel else scores.shape[1])
     safe = np.clip(scores.astype(np.float64), 1e-12, 1 - 1e-12)
     logits = np.log(safe) - np.log1p(-safe) if multilabel else np.log(safe)
 
     def negative_log_likelihood(log_temperature: float) -> float:
         scaled = logits / np.exp(log_temperature)
         if multilabel:
-            losses = np.logaddexp(0, scaled) - truth * scaled
+            losses = np.logaddexp(0, scaled) - target * scaled
             return float(losses.mean())
         log_sum = np.logaddexp.reduce(scaled, axis=1)
-        return float((log_sum - (truth * scaled).sum(axis=1)).mean())
+        return float((log_sum - (target * scaled).sum(axis=1)).mean())
 
     limits = (np.log(0.05), np.log(20.0))
     found: Any = cast("Any", optimize).minimize_scalar(

@@ -7,6 +7,7 @@ that they agree is contract 1.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -18,7 +19,6 @@ from vitrail.metrics.calibration import (
     fit_temperature,
     reliability,
 )
-from vitrail.metrics.ranking import Ranking, average_precision, rank
 from vitrail.types import Target
 
 RESAMPLES = 1000
@@ -43,7 +43,8 @@ class ClassificationMetrics(Config):
         metrics: Single label: `top1`, `top5` (from six classes on), `balanced_accuracy`, `f1`
             (macro), `ece`, `nll`. Multi-label: `map` (macro average precision), `f1` (macro),
             `exact_match` (all labels right), `ece`, `nll`. Fractions from 0 to 1, but for `nll`.
-        intervals: Bootstrap 95 % interval of the headline metrics (1000 resamples, seeded).
+        intervals: Bootstrap 95 % interval of the headline metrics, seeded: 1000 resamples, of `map`
+            100.
         per_class: One row a class.
         confusion: Rows are true classes, columns predicted ones; empty for multi-label.
         reliability: Bars of the reliability diagram.
@@ -67,6 +68,7 @@ def classification_metrics(
     *,
     multilabel: bool = False,
     threshold: float = 0.5,
+    intervals: bool = True,
 ) -> ClassificationMetrics:
     """Measure predicted probabilities against labels.
 
@@ -76,6 +78,7 @@ def classification_metrics(
         classes: Class names.
         multilabel: Whether samples have sets of labels.
         threshold: Multi-label: predicted from this probability on.
+        intervals: Whether to bootstrap; validation while training does without.
     """
     assert len(scores) == len(targets) > 0, "metrics need at least one sample, one label each"
     truth = np.zeros(scores.shape, dtype=np.int64)
@@ -83,8 +86,8 @@ def classification_metrics(
         assert target is not None, "metrics need a label for every sample"
         row[[target] if isinstance(target, int) else list(target)] = 1
     if multilabel:
-        return _multilabel(scores, truth, classes, threshold)
-    return _single_label(scores, truth.argmax(axis=1), truth, classes)
+        return _multilabel(scores, truth, classes, threshold, intervals)
+    return _single_label(scores, truth.argmax(axis=1), truth, classes, intervals)
 
 
 def _single_label(
@@ -92,6 +95,7 @@ def _single_label(
     labels: Int[np.ndarray, "N"],
     truth: Int[np.ndarray, "N C"],
     classes: Sequence[str],
+    intervals: bool,  # noqa: FBT001
 ) -> ClassificationMetrics:
     predicted = scores.argmax(axis=1)
     bars = reliability(scores.max(axis=1), predicted == labels)
@@ -99,10 +103,12 @@ def _single_label(
     metrics = {
         name: float(v[0]) for name, v in _headline(counts[None], cells, len(classes)).items()
     }
-    drawn = np.random.default_rng(0).multinomial(len(labels), counts / len(labels), size=RESAMPLES)
-    resampled = _headline(drawn, cells, len(classes))
-    confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
-    np.add.at(confusion, (labels, predicted), 1)
+    resampled: dict[str, Float[np.ndarray, "R"]] = {}
+    if intervals:
+        rng = np.random.default_rng(0)
+        drawn = rng.multinomial(len(labels), counts / len(labels), size=RESAMPLES)
+        resampled = _headline(drawn, cells, len(classes))
+    confusion = _sklearn().confusion_matrix(labels, predicted, labels=range(len(classes)))
     own = np.clip(scores[np.arange(len(labels)), labels], 1e-12, 1)
     return ClassificationMetrics(
         count=len(labels),
@@ -156,13 +162,13 @@ def _multilabel(
     truth: Int[np.ndarray, "N C"],
     classes: Sequence[str],
     threshold: float,
+    intervals: bool,  # noqa: FBT001
 ) -> ClassificationMetrics:
     chosen = (scores >= threshold).astype(np.int64)
     confidence = np.where(chosen == 1, scores, 1 - scores).ravel()
     bars = reliability(confidence, (chosen == truth).ravel())
     safe = np.clip(scores, 1e-12, 1 - 1e-12)
-    rankings = [rank(scores[:, i], truth[:, i]) for i in range(len(classes))]
-    per_class = _per_class(truth, chosen, classes, rankings)
+    per_class = _per_class(truth, chosen, classes, scores)
     precisions = [c.average_precision for c in per_class if c.average_precision is not None]
     metrics = {
         "map": float(np.mean(precisions)) if precisions else 0.0,
@@ -171,15 +177,11 @@ def _multilabel(
         "ece": expected_calibration_error(bars),
         "nll": float(-(truth * np.log(safe) + (1 - truth) * np.log1p(-safe)).mean()),
     }
-    right = (chosen == truth).all(axis=1)
-    exact = np.random.default_rng(0).binomial(len(right), right.mean(), size=RESAMPLES) / len(right)
+    drawn = _multilabel_intervals(scores, truth, chosen, metrics) if intervals else {}
     return ClassificationMetrics(
         count=len(scores),
         metrics=metrics,
-        intervals={
-            "exact_match": _interval(exact, metrics["exact_match"]),
-            "map": _map_interval(rankings, len(scores), metrics["map"]),
-        },
+        intervals=drawn,
         per_class=per_class,
         confusion=(),
         reliability=bars,
@@ -191,36 +193,57 @@ def _per_class(
     truth: Int[np.ndarray, "N C"],
     chosen: Int[np.ndarray, "N C"],
     classes: Sequence[str],
-    rankings: Sequence[Ranking] = (),
+    scores: Float[np.ndarray, "N C"] | None = None,
 ) -> tuple[ClassMetrics, ...]:
-    hits, support, positive = (truth * chosen).sum(axis=0), truth.sum(axis=0), chosen.sum(axis=0)
-    once = np.ones(len(truth), dtype=np.int64)
+    sklearn = _sklearn()
+    precision, recall, f1, support = sklearn.precision_recall_fscore_support(
+        truth, chosen, average=None, zero_division=0.0
+    )
     rows: list[ClassMetrics] = []
     for i, name in enumerate(classes):
-        precision = average_precision(rankings[i], once) if rankings and support[i] else None
+        ap = None
+        if scores is not None and support[i]:
+            ap = float(sklearn.average_precision_score(truth[:, i], scores[:, i]))
         rows.append(
             ClassMetrics(
                 name=name,
                 support=int(support[i]),
-                precision=float(hits[i] / max(positive[i], 1)),
-                recall=float(hits[i] / max(support[i], 1)),
-                f1=float(2 * hits[i] / max(support[i] + positive[i], 1)),
-                average_precision=precision,
+                precision=float(precision[i]),
+                recall=float(recall[i]),
+                f1=float(f1[i]),
+                average_precision=ap,
             )
         )
     return tuple(rows)
 
 
-def _map_interval(rankings: Sequence[Ranking], count: int, value: float) -> tuple[float, float]:
+def _multilabel_intervals(
+    scores: Float[np.ndarray, "N C"],
+    truth: Int[np.ndarray, "N C"],
+    chosen: Int[np.ndarray, "N C"],
+    metrics: dict[str, float],
+) -> dict[str, tuple[float, float]]:
     rng = np.random.default_rng(0)
+    right = (chosen == truth).all(axis=1)
+    exact = rng.binomial(len(right), right.mean(), size=RESAMPLES) / len(right)
     values: list[float] = []
-    for _ in range(RESAMPLES):
-        counts = np.bincount(rng.integers(0, count, size=count), minlength=count)
-        found = [average_precision(ranking, counts) for ranking in rankings]
-        found = [precision for precision in found if not np.isnan(precision)]
-        if found:
-            values.append(float(np.mean(found)))
-    return _interval(np.asarray(values or [value]), value)
+    for _ in range(RESAMPLES // 10):
+        drawn = rng.integers(0, len(scores), size=len(scores))
+        seen = truth[drawn].any(axis=0)
+        if seen.any():
+            mean = _sklearn().average_precision_score(truth[drawn][:, seen], scores[drawn][:, seen])
+            values.append(float(mean))
+    return {
+        "exact_match": _interval(exact, metrics["exact_match"]),
+        "map": _interval(np.asarray(values or [metrics["map"]]), metrics["map"]),
+    }
+
+
+def _sklearn() -> Any:
+    """scikit-learn's metrics, imported when first needed: they cost a second, and have no types."""
+    from sklearn import metrics  # pyright: ignore[reportMissingTypeStubs]
+
+    return metrics
 
 
 def _interval(values: Float[np.ndarray, "R"], value: float) -> tuple[float, float]:

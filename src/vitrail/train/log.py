@@ -5,11 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import time
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingTypeStubs]
+from tensorboardX import RecordWriter  # pyright: ignore[reportMissingTypeStubs]
+from tensorboardX.proto import event_pb2, summary_pb2  # pyright: ignore[reportMissingTypeStubs]
 
+from vitrail.errors import UserError
 from vitrail.train.checkpoint import Position
 from vitrail.weights.modelfile import write_atomically
 
@@ -27,23 +32,66 @@ class MetricsLog:
         kept = [row for row in read_metrics(self.path) if _is_before(row, at)]
         write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in kept).encode())
         self._file = self.path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=at.step + 1)
+        self._board = _EventFile(run / "tensorboard", at.step + 1)
 
     def write(self, row: dict[str, Any]) -> None:
-        """Append a row; numbers in it become TensorBoard scalars."""
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+        """Append a row; numbers in it become TensorBoard scalars.
+
+        Raises:
+            UserError: the disk is full.
+        """
         scalars = {key: value for key, value in row.items() if isinstance(value, float)}
         scalars |= {f"val/{key}": value for key, value in row.get("val", {}).items()}
-        for key, value in scalars.items():
-            self._board.add_scalar(  # pyright: ignore[reportUnknownMemberType]
-                key, value, row["step"]
-            )
+        try:
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
+            self._board.write(row["step"], scalars)
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: cannot write ({error.strerror}); free space, then --resume"
+            ) from error
 
     def close(self) -> None:
-        """Finish both files."""
-        self._file.close()
-        self._board.close()
+        """Finish both files. Each row was written through, so that nothing can be lost here."""
+        with suppress(OSError):
+            self._file.close()
+        with suppress(OSError):
+            self._board.close()
+
+
+class _EventFile:
+    """A TensorBoard event file.
+
+    tensorboardX's own writer has a thread, in which a full disk ends in a traceback; its records
+    written from here raise the error where it can be dealt with.
+
+    Args:
+        folder: Where event files lie; each start of a run makes its own.
+        step: TensorBoard forgets what earlier files say from this step on.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"events.out.tfevents.{time.time():.0f}.{os.getpid()}"
+        self._records = cast("Any", RecordWriter)(str(path))
+        self._add(file_version="brain.Event:2")
+        start = cast("Any", event_pb2).SessionLog(status=cast("Any", event_pb2).SessionLog.START)
+        self._add(step=step, session_log=start)
+
+    def write(self, step: int, scalars: dict[str, float]) -> None:
+        """Write scalars through to the disk."""
+        summary = cast("Any", summary_pb2).Summary
+        values = [summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
+        self._add(step=step, summary=summary(value=values))
+        self._records.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._records.close()
+
+    def _add(self, **fields: Any) -> None:
+        event = cast("Any", event_pb2).Event(wall_time=time.time(), **fields)
+        self._records.write(event.SerializeToString())
 
 
 def _is_before(row: dict[str, Any], at: Position) -> bool:

@@ -259,6 +259,7 @@ class Trainer:
             self.val,
             batch_size=self.recipe.data.batch_size,
             workers=self.loader.chosen,
+            intervals=False,
             progress=watch,
         )
 
@@ -283,7 +284,8 @@ class Trainer:
                 value=self.last_value,
             )
         )
-        if at.step % self.recipe.run.log_steps == 0:
+        every = max(1, min(self.recipe.run.log_steps, self.loader.steps // 4))
+        if at.step % every == 0:
             row = {"kind": "step", "epoch": at.epoch, "step": at.step, "loss": loss, "lr": lr}
             log.write(row | {"images_per_second": round(rate, 1)})
 

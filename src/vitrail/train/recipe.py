@@ -140,7 +140,7 @@ class RunRecipe(Config):
         precision: `auto` trains in bfloat16 autocast on CUDA and in float32 elsewhere.
         checkpoint_seconds: Most seconds between two checkpoints.
         checkpoint_steps: Also save every so many steps; None does not.
-        log_steps: Steps between two rows of metrics.jsonl.
+        log_steps: Most steps between two rows of metrics.jsonl; short epochs have four at least.
     """
 
     device: str = "auto"

@@ -17,6 +17,7 @@ from vitrail.data.open import open_source
 from vitrail.data.preprocess import CenterCrop
 from vitrail.errors import ConfigError, UserError
 from vitrail.evaluate import Evaluation, evaluate
+from vitrail.machine import keep_freed_memory
 from vitrail.model import Model, ModelConfig, model_config
 from vitrail.predict import write_predictions
 from vitrail.report import write_report
@@ -129,6 +130,7 @@ def _finish(
     if info["data"]["fingerprint"] != source.fingerprint:
         raise UserError(f"{source.name}: the data has changed since the run began; train afresh")
     device = pick_device(recipe.run.device)
+    keep_freed_memory()
     torch.manual_seed(recipe.seed)  # pyright: ignore[reportUnknownMemberType]
     fresh = Model(run_model_config(recipe, source)).to(device)
     trainer = Trainer(fresh, source.splits["train"], source.splits["val"], recipe, out, listener)
@@ -202,7 +204,7 @@ def _seal(
 
 def _calibrate(model: Model, val: Dataset) -> tuple[Model, Evaluation]:
     """The model with the temperature that fits the validation part, and its evaluation there."""
-    evaluation = evaluate(model, val)
+    evaluation = evaluate(model, val, intervals=False)
     task = model.config.task
     temperature = task.temperature * evaluation.result.best_temperature
     task = task.model_copy(update={"temperature": temperature})

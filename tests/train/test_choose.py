@@ -1,0 +1,99 @@
+"""A recipe is chosen from the data, and the choice is said."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from pictures import in_memory, write_folder
+from tiny import ListDataset, photo
+from vitrail.data.dataset import Source
+from vitrail.data.open import open_source
+from vitrail.errors import ConfigError, DataError
+from vitrail.train.choose import choose_recipe, typical_size
+
+
+def source_of(train: ListDataset) -> Source:
+    parts = {"train": train, "val": train, "test": train}
+    return Source("data", "a list", "made here", parts, (), "00")
+
+
+def sized(height: int, width: int, count: int = 4) -> Source:
+    return source_of(ListDataset([photo(i, height, width) for i in range(count)]))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "preset"),
+    [(8, 8, "small-images"), (28, 28, "small-images"), (20, 64, "small-images"),
+     (65, 10, "small-data"), (200, 300, "small-data")],
+)  # fmt: skip
+def test_the_size_of_the_images_decides(height: int, width: int, preset: str) -> None:
+    chosen = choose_recipe(sized(height, width))
+    assert chosen.name == preset
+    assert str(max(height, width)) in chosen.reason
+    assert chosen.recipe.schedule.epochs is not None
+
+
+def test_many_photos_take_the_published_recipe() -> None:
+    source = sized(100, 100)
+    train = source.splits["train"]
+
+    class Many(ListDataset):
+        def __len__(self) -> int:
+            return 200_000
+
+        def read(self, index: int):
+            return train.read(index % 4)
+
+    many = Many([photo(0)], ids=["one"])
+    assert choose_recipe(source_of(many)).name == "deit"
+
+
+def test_small_images_keep_their_size() -> None:
+    recipe = choose_recipe(sized(20, 64)).recipe
+    assert recipe.model.image_size == (20, 64)
+
+
+def test_a_name_a_model_and_overrides_win() -> None:
+    chosen = choose_recipe(
+        sized(8, 8), name="small-data", model="vit_nano_conv2_8", overrides=["schedule.epochs=7"]
+    )
+    assert chosen.name == "small-data"
+    assert chosen.reason.startswith("as asked; 7 epochs")
+    assert chosen.recipe.model.name == "vit_nano_conv2_8"
+    own = choose_recipe(sized(8, 8), model="a", overrides=["model.name=vit_nano_conv4_28"])
+    assert own.recipe.model.name == "vit_nano_conv4_28"
+
+
+def test_wrong_keys_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"unknown key 'optim\.larning_rate'"):
+        choose_recipe(sized(8, 8), overrides=["optim.larning_rate=1"])
+
+
+def test_the_typical_size_is_a_median_and_passes_over_bad_files() -> None:
+    images = [photo(0, 10, 20), None, photo(1, 30, 40), photo(2, 500, 600), None]
+    assert typical_size(ListDataset(images)) == (30, 40)
+
+
+def test_a_hundred_thousand_images_are_not_all_looked_at() -> None:
+    data = in_memory(300)
+    looked: list[int] = []
+    read = data.read
+    data.read = lambda index: looked.append(index) or read(index)
+    typical_size(data)
+    assert len(looked) == 32
+    assert max(looked) > 200, "spread over all"
+
+
+def test_no_image_that_can_be_read() -> None:
+    with pytest.raises(DataError, match="no training image can be read; `vitrail check`"):
+        typical_size(ListDataset([None, None]))
+
+
+def test_files_and_memory_choose_alike(tmp_path: Path) -> None:
+    source = open_source(str(write_folder(tmp_path / "data")))
+    chosen = choose_recipe(source)
+    assert chosen.name == "small-images"
+    assert dataclasses.asdict(choose_recipe(source)) == dataclasses.asdict(chosen)
