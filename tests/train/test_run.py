@@ -96,7 +96,7 @@ def test_several_labels_an_image(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_report")
 def test_resuming_a_finished_run_is_harmless(tmp_path: Path) -> None:
-    data = write_folder(tmp_path / "data", bad=[f"red/bad{i}.png" for i in range(12)])
+    data = write_folder(tmp_path / "data", bad=[f"red/bad{i}.png" for i in range(36)])
     first = quick(data, tmp_path / "run")
     kept = {name: (tmp_path / "run" / name).read_bytes() for name in ("quarantine.csv",)}
     kept["metrics.jsonl"] = (tmp_path / "run" / "metrics.jsonl").read_bytes()
@@ -104,7 +104,7 @@ def test_resuming_a_finished_run_is_harmless(tmp_path: Path) -> None:
     again = train(out=tmp_path / "run", resume=True)
     assert again.metrics == first.metrics
     assert (again.best_epoch, again.quarantined) == (first.best_epoch, first.quarantined)
-    assert first.quarantined == 12
+    assert first.quarantined == 36
     assert {row.split(b",")[0] for row in kept["quarantine.csv"].splitlines()[1:]} == {
         b"train",
         b"val",

@@ -322,7 +322,7 @@ def _pool(config: ViTConfig) -> Pool:
 
 
 def _init_weights(module: nn.Module) -> None:
-    """Linear maps start as in the original code (google-research): Xavier uniform, no bias."""
+    """Linear maps start Xavier uniform with zero bias, as in MAE's code (qkv counts as one map)."""
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
