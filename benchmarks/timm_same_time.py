@@ -4,9 +4,9 @@
 
 The recipe is a light one that people use for small data: `vit_tiny_patch16_224` with a patch that
 fits the image, timm's own training transform (random resized crop and flip for photos, shift for
-small images), AdamW, warm-up and cosine over the given CPU time, label smoothing 0.1, weight decay 0.05,
-gradient clipping 1. Splits are vitrail's, so that both learn from the same images and are tested on
-the same ones; the epoch with the best validation accuracy is tested once.
+small images), AdamW, warm-up and cosine over the given CPU time, label smoothing 0.1, weight decay
+0.05, gradient clipping 1. Splits are vitrail's, so that both learn from the same images and are
+tested on the same ones; the epoch with the best validation accuracy is tested once.
 """
 
 from __future__ import annotations

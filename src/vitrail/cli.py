@@ -5,25 +5,27 @@ Exit codes: 0 done; 1 the thing asked about fell short; 2 the user's input was w
 
 from __future__ import annotations
 
-import json as json_module
 import shlex
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from vitrail import __version__
 from vitrail.errors import UserError
-
-if TYPE_CHECKING:
-    from vitrail.data.check import Report
-    from vitrail.train.run import Event, TrainResult
-
-SHOWN = 10
-"""Examples of a finding that are printed."""
+from vitrail.terminal import (
+    Bar,
+    Live,
+    print_findings,
+    print_json,
+    print_metrics,
+    print_result,
+    print_table,
+    say,
+)
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, nothing else.")
 BATCH = click.option("--batch-size", default=32, show_default=True, type=click.IntRange(min=1))
@@ -76,7 +78,7 @@ def train(  # noqa: PLR0913, PLR0917 one argument an option
     overrides += [f"schedule.epochs={epochs}"] if epochs is not None else []
     overrides += [f"seed={seed}"] if seed is not None else []
     command = "vitrail " + shlex.join(sys.argv[1:])
-    with _live() as listener:
+    with Live() as listener:
         result = train_run(
             data,
             recipe=recipe,
@@ -88,7 +90,7 @@ def train(  # noqa: PLR0913, PLR0917 one argument an option
             listener=listener,
         )
     if as_json:
-        _print_json(
+        print_json(
             {
                 "run": str(result.run),
                 "model": str(result.model),
@@ -100,7 +102,7 @@ def train(  # noqa: PLR0913, PLR0917 one argument an option
             }
         )
     else:
-        _print_result(result)
+        print_result(result)
 
 
 @cli.command()
@@ -134,14 +136,14 @@ def evaluate(
 
     loaded, provenance = _load(model, device)
     chosen, why = choose_split(data, split, provenance)
-    _say(why)
+    say(why)
     dataset = open_labelled(data, split=chosen, seed=provenance.seed)
-    with _bar(len(dataset), "evaluating") as advance:
+    with Bar(len(dataset), "evaluating") as advance:
         result = run(loaded, dataset, batch_size=batch_size, progress=advance)
     if out is not None:
         write_predictions(result.rows, out)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "model": model,
                 "data": data,
@@ -154,8 +156,8 @@ def evaluate(
             }
         )
         return
-    _print_metrics(result.metrics, result.result.intervals)
-    _print_table(
+    print_metrics(result.metrics, result.result.intervals)
+    print_table(
         ["class", "images", "precision", "recall", "F1"],
         [
             [c.name, str(c.support), f"{c.precision:.3f}", f"{c.recall:.3f}", f"{c.f1:.3f}"]
@@ -163,7 +165,7 @@ def evaluate(
         ],
     )
     for skipped in result.quarantined:
-        _say(f"quarantined {skipped.id}: {skipped.reason}")
+        say(f"quarantined {skipped.id}: {skipped.reason}")
 
 
 @cli.command()
@@ -192,14 +194,14 @@ def predict(
     dataset = shard_of(open_images(images), shard)
     if out is None and as_json:
         out = Path("predictions.jsonl")
-    with _bar(len(dataset), "predicting") as advance:
+    with Bar(len(dataset), "predicting") as advance:
         rows = list(_watched(run(loaded, dataset, batch_size=batch_size), advance))
     if out is not None:
         count, errors = write_predictions(rows, out)
         if as_json:
-            _print_json({"out": str(out), "count": count, "errors": errors})
+            print_json({"out": str(out), "count": count, "errors": errors})
         else:
-            _say(f"{count} rows in {out}, {errors} of them errors")
+            say(f"{count} rows in {out}, {errors} of them errors")
         return
     for row in rows:
         answer = (
@@ -219,11 +221,11 @@ def models(pattern: str, as_json: bool) -> None:  # noqa: FBT001
 
     rows = describe_models(pattern)
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     if not rows:
         raise UserError(f"no model matches '{pattern}'; `vitrail models` lists all")
-    _print_table(
+    print_table(
         ["name", "parameters", "GMACs", "size", "top-1", "source"],
         [
             [
@@ -249,7 +251,7 @@ def info(file: str, as_json: bool) -> None:  # noqa: FBT001
     path = resolve_model(file)
     header = read_header(path)
     if as_json:
-        _print_json({"file": str(path), **header.model_dump(mode="json")})
+        print_json({"file": str(path), **header.model_dump(mode="json")})
         return
     provenance, task = header.provenance, header.config.task
     backbone, resize = header.config.backbone, header.config.preprocess.resize
@@ -264,8 +266,8 @@ def info(file: str, as_json: bool) -> None:  # noqa: FBT001
         ["licence", provenance.licence],
         ["versions", ", ".join(f"{k} {v}" for k, v in provenance.versions.items())],
     ]
-    _print_table(["", ""], rows)
-    _print_metrics(provenance.metrics, provenance.intervals)
+    print_table(["", ""], rows)
+    print_metrics(provenance.metrics, provenance.intervals)
 
 
 @cli.command()
@@ -279,12 +281,12 @@ def check(data: str, seed: int, as_json: bool) -> None:  # noqa: FBT001
 
     source = open_source(data, seed=seed)
     total = sum(map(len, source.splits.values()))
-    with _bar(total, "checking") as advance:
+    with Bar(total, "checking") as advance:
         report = run(source, progress=lambda done, _total: advance(done))
     if as_json:
-        _print_json(report.model_dump(mode="json"))
+        print_json(report.model_dump(mode="json"))
     else:
-        _print_findings(data, report)
+        print_findings(data, report)
     sys.exit(1 if report.findings else 0)
 
 
@@ -299,7 +301,7 @@ def config(recipe: str, sets: tuple[str, ...], as_json: bool) -> None:  # noqa: 
 
     loaded = load_recipe(recipe, sets)
     if as_json:
-        _print_json(loaded.model_dump(mode="json"))
+        print_json(loaded.model_dump(mode="json"))
     else:
         click.echo(write_toml(loaded), nl=False)
 
@@ -312,9 +314,9 @@ def doctor(as_json: bool) -> None:  # noqa: FBT001
 
     diagnosis = run()
     if as_json:
-        _print_json(diagnosis.model_dump(mode="json"))
+        print_json(diagnosis.model_dump(mode="json"))
     else:
-        _print_table(
+        print_table(
             ["", "what", "value", "advice"],
             [[row.status, row.name, row.value, row.advice] for row in diagnosis.rows],
         )
@@ -375,139 +377,10 @@ def _load(model: str, device: str) -> tuple[Any, Any]:
     return loaded.to(pick_device(device)), provenance
 
 
-def _say(text: str) -> None:
-    click.echo(text, err=True)
-
-
-def _print_json(value: object) -> None:
-    click.echo(json_module.dumps(value, ensure_ascii=False))
-
-
-def _print_table(header: list[str], rows: list[list[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*header, box=None, show_header=any(header), pad_edge=False)
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    # Piped, a table is as wide as it needs to be, so that no name is cut.
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=240)
-    console.print(table)
-
-
-def _print_metrics(metrics: dict[str, float], intervals: dict[str, tuple[float, float]]) -> None:
-    rows = [
-        [
-            name,
-            f"{value:.4f}",
-            "{:.4f} to {:.4f}".format(*intervals[name]) if name in intervals else "",
-        ]
-        for name, value in metrics.items()
-    ]
-    _print_table(["metric", "value", "95 % interval"], rows)
-
-
-def _print_findings(data: str, report: Report) -> None:
-    click.echo(f"{data}: {report.format} ({report.reason})")
-    for name, counts in report.counts.items():
-        click.echo(f"  {name}: {counts.samples} images")
-    for finding in report.findings:
-        click.echo(f"{finding.severity}: {finding.message}")
-        for sample in finding.samples[:SHOWN]:
-            click.echo(f"    {sample}")
-        if finding.count > SHOWN:
-            click.echo(f"    ... {finding.count - SHOWN} more; --json lists up to 20")
-    for note in report.notes:
-        click.echo(f"note: {note}")
-    count = len(report.findings)
-    click.echo(f"{count} finding{'s' if count != 1 else ''}" if count else "nothing found")
-
-
-def _print_result(result: TrainResult) -> None:
-    headline = "map" if "map" in result.metrics else "top1"
-    click.echo(f"test {headline}: {result.metrics[headline]:.4f}")
-    click.echo(f"model:  {result.model}")
-    click.echo(f"report: {result.report}")
-    if result.quarantined:
-        click.echo(f"quarantined: {result.quarantined} samples, see {result.run}/quarantine.csv")
-
-
 def _watched(rows: Any, advance: Callable[[int], None]) -> Any:
     for done, row in enumerate(rows, start=1):
         advance(done)
         yield row
-
-
-def _bar(total: int | None, text: str) -> _Bar:
-    return _Bar(total, text)
-
-
-class _Bar:
-    """A progress bar on standard error; nothing where that is no terminal."""
-
-    def __init__(self, total: int | None, text: str) -> None:
-        from rich.console import Console
-        from rich.progress import Progress
-
-        console = Console(stderr=True)
-        self._bar = Progress(console=console, transient=True, disable=not console.is_terminal)
-        self._task = self._bar.add_task(text, total=total)
-
-    def __enter__(self) -> Callable[[int], None]:
-        self._bar.start()
-        return lambda done: self._bar.update(self._task, completed=done)
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-
-class _live:  # noqa: N801
-    """Live progress of training on standard error; plain lines where that is no terminal."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn
-
-        self._console = Console(stderr=True, highlight=False)
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24))
-        self._bar = Progress(*columns, console=self._console, transient=True)
-        self._task = self._bar.add_task("", visible=False)
-        self._last = -1
-
-    def __enter__(self) -> Callable[[Event], None]:
-        if self._console.is_terminal:
-            self._bar.start()
-        return self._tell
-
-    def __exit__(self, *_: object) -> None:
-        if self._console.is_terminal:
-            self._bar.stop()
-
-    def _tell(self, event: Event) -> None:
-        from vitrail.train.run import Said
-
-        if isinstance(event, Said):
-            self._bar.update(self._task, visible=False)
-            self._console.print(event.text, markup=False, soft_wrap=True)
-            return
-        value = f"{event.metric} {event.value:.4f}" if event.value is not None else ""
-        minutes, seconds = divmod(int(event.seconds_left), 60)
-        text = (
-            f"epoch {event.epoch + 1}/{event.epochs}  loss {event.loss:.3f}  {value}  "
-            f"{event.images_per_second:,.0f} images/s  {minutes}:{seconds:02d} left"
-        )
-        if self._console.is_terminal:
-            total = event.epochs * event.batches
-            done = event.epoch * event.batches + event.batch
-            self._bar.update(
-                self._task, description=text, total=total, completed=done, visible=True
-            )
-        elif event.batch == event.batches and event.epoch != self._last:
-            self._last = event.epoch
-            self._console.print(text, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

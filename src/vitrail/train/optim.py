@@ -10,6 +10,9 @@ from torch import nn
 from vitrail.model import Model
 from vitrail.train.recipe import OptimRecipe, ScheduleRecipe
 
+_PREFIX = "prefix_token"
+"""The class token and the registers, which enter with the patches: they belong to the stem."""
+
 
 def build_optimizer(model: Model, recipe: OptimRecipe) -> torch.optim.AdamW:
     """AdamW with decay on weight matrices only and one learning rate a layer.
@@ -50,6 +53,9 @@ def freeze(model: Model, groups: int) -> list[nn.Module]:
     frozen = [module for group in model.backbone.layers()[:groups] for module in group]
     for module in frozen:
         module.requires_grad_(requires_grad=False)
+    for name, parameter in model.named_parameters():
+        if groups and name.endswith(_PREFIX):
+            parameter.requires_grad = False
     return frozen
 
 
@@ -78,8 +84,7 @@ def _depth_of_parameters(model: Model) -> dict[str, int]:
         for parameter in module.parameters()
     }
     depth = {name: place.get(id(p), len(layers)) for name, p in model.named_parameters()}
-    # The class token and the registers enter with the patches.
-    return depth | {name: 0 for name in depth if name.endswith("prefix_token")}
+    return depth | {name: 0 for name in depth if name.endswith(_PREFIX)}
 
 
 def _decays(name: str, parameter: nn.Parameter) -> bool:

@@ -1,0 +1,150 @@
+"""What a person sees in a terminal: sentences, tables, progress. Only the command line uses it.
+
+Results go to standard output; progress and warnings to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from vitrail.data.check import Report
+    from vitrail.train.run import Event, TrainResult
+
+SHOWN = 10
+"""Examples of a finding that are printed."""
+
+
+def say(text: str) -> None:
+    """One sentence on standard error."""
+    click.echo(text, err=True)
+
+
+def print_json(value: object) -> None:
+    """One JSON value on standard output."""
+    click.echo(json.dumps(value, ensure_ascii=False))
+
+
+def print_table(header: list[str], rows: list[list[str]]) -> None:
+    """Rows of cells; an empty header is left out."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*header, box=None, show_header=any(header), pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    # Piped, a table is as wide as it needs to be, so that no name is cut.
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=240)
+    console.print(table)
+
+
+def print_metrics(metrics: dict[str, float], intervals: dict[str, tuple[float, float]]) -> None:
+    """Metrics with their intervals."""
+    rows = [
+        [
+            name,
+            f"{value:.4f}",
+            "{:.4f} to {:.4f}".format(*intervals[name]) if name in intervals else "",
+        ]
+        for name, value in metrics.items()
+    ]
+    print_table(["metric", "value", "95 % interval"], rows)
+
+
+def print_findings(data: str, report: Report) -> None:
+    """What `check` found."""
+    click.echo(f"{data}: {report.format} ({report.reason})")
+    for name, counts in report.counts.items():
+        click.echo(f"  {name}: {counts.samples} images")
+    for finding in report.findings:
+        click.echo(f"{finding.severity}: {finding.message}")
+        for sample in finding.samples[:SHOWN]:
+            click.echo(f"    {sample}")
+        if finding.count > SHOWN:
+            click.echo(f"    ... {finding.count - SHOWN} more; --json lists up to 20")
+    for note in report.notes:
+        click.echo(f"note: {note}")
+    count = len(report.findings)
+    click.echo(f"{count} finding{'s' if count != 1 else ''}" if count else "nothing found")
+
+
+def print_result(result: TrainResult) -> None:
+    """Where training left its results."""
+    headline = "map" if "map" in result.metrics else "top1"
+    click.echo(f"test {headline}: {result.metrics[headline]:.4f}")
+    click.echo(f"model:  {result.model}")
+    click.echo(f"report: {result.report}")
+    if result.quarantined:
+        click.echo(f"quarantined: {result.quarantined} samples, see {result.run}/quarantine.csv")
+
+
+class Bar:
+    """A progress bar on standard error; nothing where that is no terminal."""
+
+    def __init__(self, total: int | None, text: str) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        console = Console(stderr=True)
+        self._bar = Progress(console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._bar.add_task(text, total=total)
+
+    def __enter__(self) -> Callable[[int], None]:
+        self._bar.start()
+        return lambda done: self._bar.update(self._task, completed=done)
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+
+class Live:
+    """Live progress of training on standard error; plain lines where that is no terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._console = Console(stderr=True, highlight=False)
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24))
+        self._bar = Progress(*columns, console=self._console, transient=True)
+        self._task = self._bar.add_task("", visible=False)
+        self._last = -1
+
+    def __enter__(self) -> Callable[[Event], None]:
+        if self._console.is_terminal:
+            self._bar.start()
+        return self._tell
+
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            self._bar.stop()
+
+    def _tell(self, event: Event) -> None:
+        from vitrail.train.run import Said
+
+        if isinstance(event, Said):
+            self._bar.update(self._task, visible=False)
+            self._console.print(event.text, markup=False, soft_wrap=True)
+            return
+        value = f"{event.metric} {event.value:.4f}" if event.value is not None else ""
+        minutes, seconds = divmod(int(event.seconds_left), 60)
+        text = (
+            f"epoch {event.epoch + 1}/{event.epochs}  loss {event.loss:.3f}  {value}  "
+            f"{event.images_per_second:,.0f} images/s  {minutes}:{seconds:02d} left"
+        )
+        if self._console.is_terminal:
+            total = event.epochs * event.batches
+            done = event.epoch * event.batches + event.batch
+            self._bar.update(
+                self._task, description=text, total=total, completed=done, visible=True
+            )
+        elif event.batch == event.batches and event.epoch != self._last:
+            self._last = event.epoch
+            self._console.print(text, markup=False, soft_wrap=True)
