@@ -3,7 +3,8 @@
     python benchmarks/pipeline.py FOLDER [--size 224] [--rounds 9] [--images 64]
 
 Needs timm and torchvision in the environment; neither is a dependency of vitrail. From a folder of
-photos to a normalised float batch: (a) random resized crop and flip, (b) evaluation. Both sides
+photos to a normalised float batch: (a) random resized crop and flip, (b) resize, random crop and
+flip, (c) evaluation. Both sides
 take turns on the same photos, in an order that changes from round to round.
 """
 
@@ -21,7 +22,7 @@ from torch import Tensor
 
 torch.set_num_threads(1)
 from timm_shim import timm_data  # noqa: E402
-from vitrail.data.augment import Augment, AugmentConfig, RandomResizedCrop  # noqa: E402
+from vitrail.data.augment import Augment, AugmentConfig, RandomCrop, RandomResizedCrop  # noqa: E402
 from vitrail.data.dataset import Subset  # noqa: E402
 from vitrail.data.decode import decode  # noqa: E402
 from vitrail.data.loader import Loader  # noqa: E402
@@ -84,6 +85,21 @@ def compare(name: str, a: Side, b: Side, chunks: list[Subset]) -> tuple[float, f
     return first, second, ratio
 
 
+def cropped(size: int) -> Callable[[object], Tensor]:
+    """Resize, random crop and flip in the order and with the parts of timm's transforms."""
+    from torchvision import transforms as T
+
+    return T.Compose(
+        [
+            T.Resize(int(size / 0.875), interpolation=T.InterpolationMode.BICUBIC),
+            T.RandomCrop(size),
+            T.RandomHorizontalFlip(0.5),
+            T.ToTensor(),
+            T.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+        ]
+    )
+
+
 def differences(
     transform: Callable[[object], Tensor], preprocess: Preprocess, paths: list[Path]
 ) -> tuple[int, float]:
@@ -127,6 +143,13 @@ def main() -> None:
     print(f"{len(photos)} photos, {args.rounds} rounds of {args.images}, {size}, one thread\n")
     print("| path | timm, CPU ms an image | vitrail, CPU ms an image | ratio |\n|---|---|---|---|")
     compare("train: random resized crop, flip", theirs(args.folder, train), ours(augment), chunks)
+    cut = Augment(AugmentConfig(geometry=RandomCrop(), hflip=0.5), preprocess)
+    compare(
+        "train: resize, random crop, flip",
+        theirs(args.folder, cropped(args.size)),
+        ours(cut),
+        chunks,
+    )
     prepare = ours(lambda image, _: preprocess.prepare(image))
     compare("evaluate: resize, centre crop", theirs(args.folder, evaluate), prepare, chunks)
     paths = sorted(p for p in args.folder.rglob("*") if p.suffix.lower() in {".jpg", ".jpeg"})

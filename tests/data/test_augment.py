@@ -17,6 +17,7 @@ from vitrail.data.augment import (
     ColorJitter,
     NoGeometry,
     PadCrop,
+    RandomCrop,
     RandomResizedCrop,
 )
 from vitrail.data.order import sample_rng
@@ -26,6 +27,8 @@ from vitrail.data.rand_augment import RandAugment
 GEOMETRIES = (
     NoGeometry(),
     RandomResizedCrop(),
+    RandomCrop(),
+    RandomCrop(crop_pct=0.5),
     PadCrop(padding=3),
     PadCrop(padding=3, mode="edge"),
     PadCrop(padding=3, mode="reflect"),
@@ -242,3 +245,12 @@ def test_config_round_trip_and_refusals() -> None:
     ):
         with pytest.raises(ValidationError):
             AugmentConfig.model_validate(wrong)
+
+
+def test_random_crop_moves_over_the_resized_image() -> None:
+    """Every crop is a window of the image resized to size / crop_pct, and all places occur."""
+    image = torch.arange(64, dtype=torch.uint8).reshape(1, 8, 8).expand(3, 8, 8)
+    preprocess = Preprocess(resize=CenterCrop(size=(4, 4), crop_pct=1.0))
+    augment = Augment(AugmentConfig(geometry=RandomCrop(crop_pct=0.5)), preprocess)
+    corners = {int(augment(image, sample_rng(0, 0, i))[0, 0, 0]) for i in range(400)}
+    assert corners == {8 * row + column for row in range(5) for column in range(5)}

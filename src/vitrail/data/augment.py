@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from vitrail.config import Config
-from vitrail.data.preprocess import Preprocess
+from vitrail.data.preprocess import CenterCrop, Preprocess
 from vitrail.data.rand_augment import RandAugment, rand_augment
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -49,6 +49,17 @@ class RandomResizedCrop(Config):
         if self.scale[0] > self.scale[1] or self.ratio[0] > self.ratio[1]:
             raise ValueError("scale and ratio are written (least, largest)")
         return self
+
+
+class RandomCrop(Config):
+    """Resize the short side to size / crop_pct, then cut the size out at a random place.
+
+    Attributes:
+        crop_pct: Share of the short side that the crop keeps.
+    """
+
+    kind: Literal["random_crop"] = "random_crop"
+    crop_pct: float = Field(default=0.875, gt=0, le=1)
 
 
 class PadCrop(Config):
@@ -83,7 +94,9 @@ class Affine(Config):
     fill: int = Field(default=0, ge=0, le=255)
 
 
-Geometry = Annotated[NoGeometry | RandomResizedCrop | PadCrop | Affine, Field(discriminator="kind")]
+Geometry = Annotated[
+    NoGeometry | RandomResizedCrop | RandomCrop | PadCrop | Affine, Field(discriminator="kind")
+]
 
 
 class ColorJitter(Config):
@@ -171,12 +184,23 @@ class Augment:
                 top, left, rows, columns = _rectangle(crop, height, width, rng)
                 view = image[:, top : top + rows, left : left + columns]
                 return self.preprocess.scale(view, self.preprocess.output_size(height, width))
+            case RandomCrop(crop_pct=crop_pct):
+                return self._random_crop(image, crop_pct, rng)
             case PadCrop() as crop:
                 return _pad_crop(crop, self.preprocess.prepare(image), rng)
             case Affine() as affine:
                 return _affine(affine, self.preprocess.prepare(image), rng)
             case NoGeometry():
                 return self.preprocess.prepare(image)
+
+    def _random_crop(self, image: Tensor, crop_pct: float, rng: np.random.Generator) -> Tensor:
+        rows, columns = self.preprocess.output_size(*image.shape[1:])
+        rule = CenterCrop(size=(rows, columns), crop_pct=crop_pct)
+        image = self.preprocess.scale(image, rule.resized(*image.shape[1:]))
+        down, across = rng.random(2).tolist()
+        top = int(down * (image.shape[1] - rows + 1))
+        left = int(across * (image.shape[2] - columns + 1))
+        return image[:, top : top + rows, left : left + columns]
 
     def _recolor(self, image: Tensor, rng: np.random.Generator) -> Tensor:
         picture = Image.fromarray(_pixels(image))
