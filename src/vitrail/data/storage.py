@@ -293,7 +293,11 @@ def missing(path: Path, words: Iterable[str] = ()) -> DataError:
         names = [entry.name for entry in path.parent.iterdir()]
     except OSError:
         names = []
-    return DataError(f"{path}: no such file or folder{nearest(path.name, [*names, *words])}")
+    known = list(words)
+    hint = nearest(path.name, [*names, *known]) or "; check the path"
+    if known:
+        hint += f"; built in: {', '.join(known)}"
+    return DataError(f"{path}: no such file or folder{hint}")
 
 
 def open_storage(path: Path) -> Storage:
