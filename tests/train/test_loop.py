@@ -475,3 +475,15 @@ def test_rows_are_json(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in lines]
     assert [row["kind"] for row in rows] == (["step"] * 6 + ["epoch"]) * 2
     assert [row["step"] for row in rows if row["kind"] == "step"] == list(range(1, 13))
+
+
+def test_bfloat16_computes_low_and_keeps_weights_in_float32(tmp_path: Path) -> None:
+    low, full = (
+        make_trainer(tmp_path / name, f"run.precision={name}") for name in ("bfloat16", "float32")
+    )
+    low.fit()
+    full.fit()
+    assert {p.dtype for p in low.model.parameters()} == {torch.float32}
+    assert weights(low) != weights(full)
+    losses = [epoch_rows(run.run)[-1]["train_loss"] for run in (low, full)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)

@@ -99,11 +99,6 @@ def test_what_is_wrong_is_named_in_one_line(assignment: str, wanted: str, tmp_pa
     assert "\n" not in str(caught.value)
 
 
-def test_bfloat16_on_the_cpu_is_refused() -> None:
-    with pytest.raises(ConfigError, match="use float32"):
-        load_recipe("small-images", ["run.precision=bfloat16", "run.device=cpu"])
-
-
 @pytest.mark.parametrize(
     ("name", "wanted"),
     [
