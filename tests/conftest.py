@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
+
+# A shell that starts the tests in the background has them ignore SIGINT, and so their children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _hook = install_import_hook("vitrail", "beartype.beartype")
 _hook.__enter__()
