@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,6 +35,10 @@ RECIPE = (
     *("augment.erasing=0.3", "run.checkpoint_steps=2", "run.log_steps=1"),
 )
 """All that draws random numbers is on, and checkpoints are frequent."""
+
+
+LATE = "(had ended)"
+"""Said of a second kill that found the run at its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +127,7 @@ def kill(process: subprocess.Popen[str], run: Path, rng: random.Random, span: fl
     done = process.poll() is not None
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    return f"{moment} (had ended)" if done else moment
+    return f"{moment} {LATE}" if done else moment
 
 
 def campaign(kills: int, seed: int, workers: int, folder: Path, data: Path) -> list[Outcome]:
@@ -138,7 +143,9 @@ def campaign(kills: int, seed: int, workers: int, folder: Path, data: Path) -> l
     outcomes: list[Outcome] = []
     for number in range(kills):
         run = folder / f"killed-{workers}-{number}"
-        moments = [kill(start(run, data, workers), run, rng, span)]
+        while LATE in (moment := kill(start(run, data, workers), run, rng, span)):
+            shutil.rmtree(run)  # a kill that came too late proves nothing: draw another moment
+        moments = [moment]
         if rng.random() < 0.2:
             moments.append(kill(start(run, None, workers), run, rng, span))
         finish(start(run, None, workers))
