@@ -1,1 +1,1 @@
-"""Metrics: thin adapters over scikit-learn; own code only where no library has it."""
+"""Metrics: scikit-learn's where it has them; own code for bootstrap and calibration."""
