@@ -254,3 +254,22 @@ def test_random_crop_moves_over_the_resized_image() -> None:
     augment = Augment(AugmentConfig(geometry=RandomCrop(crop_pct=0.5)), preprocess)
     corners = {int(augment(image, sample_rng(0, 0, i))[0, 0, 0]) for i in range(400)}
     assert corners == {8 * row + column for row in range(5) for column in range(5)}
+
+
+def test_random_crop_shows_a_window_of_the_resized_image() -> None:
+    """Cutting before the resize gives a crop of the whole resized image, but for its edges."""
+    ramp = torch.arange(96).expand(3, 64, 96) + 2 * torch.arange(64)[:, None]
+    image = (ramp % 256).clamp(0, 255).to(torch.uint8)
+    preprocess = Preprocess(
+        resize=CenterCrop(size=(28, 28), crop_pct=1.0), interpolation="bilinear"
+    )
+    augment = Augment(AugmentConfig(geometry=RandomCrop(crop_pct=0.875)), preprocess)
+    whole = preprocess.scale(image, (32, 48)).int()
+    for index in range(20):
+        view = augment(image, sample_rng(0, 0, index)).int()[:, 2:-2, 2:-2]
+        gaps = [
+            int((view - whole[:, y + 2 : y + 26, x + 2 : x + 26]).abs().max())
+            for y in range(5)
+            for x in range(21)
+        ]
+        assert min(gaps) <= 3

@@ -194,13 +194,15 @@ class Augment:
                 return self.preprocess.prepare(image)
 
     def _random_crop(self, image: Tensor, crop_pct: float, rng: np.random.Generator) -> Tensor:
-        rows, columns = self.preprocess.output_size(*image.shape[1:])
-        rule = CenterCrop(size=(rows, columns), crop_pct=crop_pct)
-        image = self.preprocess.scale(image, rule.resized(*image.shape[1:]))
+        """Cut first, then resize what is kept: the same view, to a fraction of a pixel, for less."""
+        height, width = image.shape[1:]
+        size = self.preprocess.output_size(height, width)
+        resized = CenterCrop(size=size, crop_pct=crop_pct).resized(height, width)
+        rows = min(height, max(1, round(size[0] * height / resized[0])))
+        columns = min(width, max(1, round(size[1] * width / resized[1])))
         down, across = rng.random(2).tolist()
-        top = int(down * (image.shape[1] - rows + 1))
-        left = int(across * (image.shape[2] - columns + 1))
-        return image[:, top : top + rows, left : left + columns]
+        top, left = int(down * (height - rows + 1)), int(across * (width - columns + 1))
+        return self.preprocess.scale(image[:, top : top + rows, left : left + columns], size)
 
     def _recolor(self, image: Tensor, rng: np.random.Generator) -> Tensor:
         picture = Image.fromarray(_pixels(image))
