@@ -194,7 +194,7 @@ class Augment:
                 return self.preprocess.prepare(image)
 
     def _random_crop(self, image: Tensor, crop_pct: float, rng: np.random.Generator) -> Tensor:
-        """Cut first, then resize what is kept: the same view, to a fraction of a pixel, for less."""
+        """Cut first, then resize what is kept: the same view to a fraction of a pixel."""
         height, width = image.shape[1:]
         size = self.preprocess.output_size(height, width)
         resized = CenterCrop(size=size, crop_pct=crop_pct).resized(height, width)
