@@ -370,7 +370,7 @@ def _fail(message: str, code: int) -> NoReturn:
 
 
 def _load(model: str, device: str) -> tuple[Any, Any]:
-    from vitrail.train.run import pick_device
+    from vitrail.device import pick_device
     from vitrail.weights.modelfile import load_model, resolve_model
 
     loaded, provenance = load_model(resolve_model(model))

@@ -80,7 +80,7 @@ def keep_freed_memory() -> bool:
     """Ask malloc to keep what is freed instead of handing it back to the kernel.
 
     A training step frees and takes the same gigabytes again and again; each time they come back
-    the kernel maps and clears every page anew, about 6 % of a step on a CPU. The peak of the
+    the kernel maps and clears every page anew, about 2 % of a step on a CPU. The peak of the
     process stays what it is. Only glibc has this switch; it holds for the whole process.
 
     Returns:

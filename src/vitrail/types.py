@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 Target = int | tuple[int, ...] | None
@@ -90,6 +90,3 @@ class Classification:
 
 
 Prediction = Classification
-
-ClassTargets = Int64[Tensor, "B"] | Float[Tensor, "B C"]
-"""Class indices, or one row of probabilities (mixed, smoothed or multi-label targets)."""

@@ -81,6 +81,20 @@ def test_models_without_position_vectors_say_so(positions: PositionsConfig, word
     assert word in describe_positions(positions)
 
 
+def _first_convolution(model: Model) -> torch.nn.Conv2d:
+    stem = model.backbone.patch_embed
+    assert isinstance(stem, ConvStem)
+    first = stem.convs[0]
+    assert isinstance(first, torch.nn.Conv2d)
+    return first
+
+
+def test_places_that_were_given_are_not_called_learned() -> None:
+    words = describe_positions(Learned1dConfig(start="sincos_2d"))
+    assert "given, not learned" in words
+    assert words != describe_positions(Learned1dConfig())
+
+
 def test_components_of_a_rank_one_stem_show_its_pattern() -> None:
     model = _model()
     stem = model.backbone.patch_embed
@@ -111,10 +125,7 @@ def test_channels_of_a_bgr_model_are_shown_as_rgb() -> None:
 
 def test_grey_images_see_the_sum_of_the_channels() -> None:
     model = _model(stem=ConvStemConfig(widths=(6, 8), strides=(2, 2)))
-    stem = model.backbone.patch_embed
-    assert isinstance(stem, ConvStem)
-    first = stem.convs[0]
-    assert isinstance(first, torch.nn.Conv2d)
+    first = _first_convolution(model)
     with torch.no_grad():
         first.weight[:, 1] = -first.weight[:, 0] - first.weight[:, 2]
         first.weight[3, :, 1, 1] += 1.0
@@ -126,10 +137,7 @@ def test_grey_images_see_the_sum_of_the_channels() -> None:
 
 def test_a_convolutional_stem_shows_its_first_filters_strongest_first() -> None:
     model = _model(stem=ConvStemConfig(widths=(6, 8), strides=(2, 2)))
-    stem = model.backbone.patch_embed
-    assert isinstance(stem, ConvStem)
-    first = stem.convs[0]
-    assert isinstance(first, torch.nn.Conv2d)
+    first = _first_convolution(model)
     with torch.no_grad():
         first.weight[4] *= 100
         first.weight[2] = 0

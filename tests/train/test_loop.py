@@ -24,7 +24,8 @@ from vitrail.tasks.classify import ClassifyConfig
 from vitrail.train.checkpoint import load_checkpoint
 from vitrail.train.interrupt import InterruptedRunError
 from vitrail.train.log import read_metrics
-from vitrail.train.loop import Progress, Trainer, selection_metric
+from vitrail.train.loop import Trainer, selection_metric
+from vitrail.train.progress import Progress
 from vitrail.train.recipe import Recipe
 
 BASE = ("schedule.epochs=2", "data.batch_size=4", "optim.lr=1e-3", 'data.workers={kind="serial"}')

@@ -17,7 +17,7 @@ from vitrail.errors import ConfigError, UserError
 from vitrail.evaluate import evaluate
 from vitrail.predict import predict
 from vitrail.train import run as run_module
-from vitrail.train.run import Said, TrainResult, pick_device, train
+from vitrail.train.run import Said, TrainResult, train
 from vitrail.weights.modelfile import load_model
 
 FILES = (
@@ -180,10 +180,3 @@ def test_seeds_are_everything(tmp_path: Path) -> None:
     ]
     assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
     assert any(not torch.equal(runs[0][name], runs[2][name]) for name in runs[0])
-
-
-def test_devices() -> None:
-    assert pick_device("cpu") == torch.device("cpu")
-    assert pick_device("auto").type in {"cpu", "cuda", "mps"}
-    with pytest.raises(ConfigError, match="vitrail doctor"):
-        pick_device("cuda:99")

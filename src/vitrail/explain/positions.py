@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitrail.backbones.vit import PositionsConfig, ViT
+from vitrail.backbones.vit import Learned1dConfig, PositionsConfig, ViT
 from vitrail.model import Model
 from vitrail.nn.patches import ConvStem, PatchStem
 from vitrail.nn.positions import NoPositions
@@ -35,6 +35,11 @@ def position_similarity(model: Model) -> Float[Tensor, "h w h w"] | None:
 
 def describe_positions(positions: PositionsConfig) -> str:
     """One sentence on how a model of this configuration is told where a patch stands."""
+    if isinstance(positions, Learned1dConfig) and positions.start == "sincos_2d":
+        return (
+            "Each patch has a learned position vector that started from sines and cosines of its "
+            "place: what the maps share with those was given, not learned."
+        )
     return _WORDS[positions.kind]
 
 

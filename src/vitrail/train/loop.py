@@ -7,10 +7,8 @@ its tensors and a few integers.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,6 +29,7 @@ from vitrail.train.interrupt import Interrupt, InterruptedRunError
 from vitrail.train.log import MetricsLog
 from vitrail.train.mixing import mix, smooth
 from vitrail.train.optim import build_optimizer, freeze, learning_rate
+from vitrail.train.progress import Clock, Progress
 from vitrail.train.recipe import Recipe
 from vitrail.types import Batch
 from vitrail.weights.modelfile import Provenance, save_model
@@ -38,35 +37,6 @@ from vitrail.weights.modelfile import Provenance, save_model
 LOWER_IS_BETTER = ("nll", "ece")
 _MIXING, _DROPPING = 1 << 32, 1 << 33
 """In the place of a repeat count: streams of random numbers of a whole batch."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a run stands, for whoever shows it.
-
-    Attributes:
-        epoch: Epoch, from 0.
-        epochs: Epochs of the run.
-        batch: Batches of this epoch that are done.
-        batches: Batches of an epoch.
-        loss: Mean training loss of this epoch so far.
-        lr: Learning rate.
-        images_per_second: Over the last steps.
-        seconds_left: Estimate for the rest of the run.
-        metric: Name of the selection metric.
-        value: Its last value on the validation part, or None before the first.
-    """
-
-    epoch: int
-    epochs: int
-    batch: int
-    batches: int
-    loss: float
-    lr: float
-    images_per_second: float
-    seconds_left: float
-    metric: str
-    value: float | None
 
 
 class Trainer:
@@ -107,7 +77,7 @@ class Trainer:
         self.note: str | None = None
         compiled = cast("Any", torch).compile(model) if recipe.model.compile else model
         self._forward = cast("nn.Module", compiled)
-        self._clock = _Clock()
+        self._clock = Clock()
 
     @property
     def best_file(self) -> Path:
@@ -148,7 +118,7 @@ class Trainer:
             NonFiniteLossError: the loss is NaN or infinite; the last checkpoint is kept.
         """
         log = MetricsLog(self.run, self.position)
-        self._clock = _Clock(self.position.seconds)
+        self._clock = Clock(self.position.seconds)
         try:
             with Interrupt() as interrupt:
                 while not self.position.finished:
@@ -361,32 +331,6 @@ class Trainer:
 
     def _move(self, **changes: Any) -> None:
         self.position = self.position.model_copy(update=changes)
-
-
-class _Clock:
-    """Time spent in a run, over all interruptions, and images a second since the last look."""
-
-    def __init__(self, before: float = 0.0) -> None:
-        self.images = 0
-        self._before, self._start = before, time.monotonic()
-        self._save = self._look = self._start
-        self._rate, self._seen = 0.0, 0
-
-    def total(self) -> float:
-        return self._before + time.monotonic() - self._start
-
-    def since_save(self) -> float:
-        return time.monotonic() - self._save
-
-    def saved(self) -> None:
-        self._save = time.monotonic()
-
-    def images_per_second(self) -> float:
-        now = time.monotonic()
-        if now - self._look >= 1 or self._rate == 0:
-            self._rate = (self.images - self._seen) / max(now - self._look, 1e-9)
-            self._look, self._seen = now, self.images
-        return self._rate
 
 
 def selection_metric(train: Dataset, recipe: Recipe) -> str:

@@ -15,7 +15,8 @@ from vitrail.config import build, read_toml, write_toml
 from vitrail.data.dataset import Dataset, Source
 from vitrail.data.open import open_source
 from vitrail.data.preprocess import CenterCrop
-from vitrail.errors import ConfigError, UserError
+from vitrail.device import pick_device
+from vitrail.errors import UserError
 from vitrail.evaluate import Evaluation, evaluate
 from vitrail.machine import keep_freed_memory
 from vitrail.model import Model, ModelConfig, model_config
@@ -24,7 +25,8 @@ from vitrail.report import write_report
 from vitrail.tasks.classify import ClassifyConfig
 from vitrail.train.choose import Chosen, choose_recipe
 from vitrail.train.log import write_quarantine
-from vitrail.train.loop import Progress, Trainer, selection_metric
+from vitrail.train.loop import Trainer, selection_metric
+from vitrail.train.progress import Progress
 from vitrail.train.recipe import Recipe
 from vitrail.weights.modelfile import (
     Provenance,
@@ -227,24 +229,6 @@ def run_model_config(recipe: Recipe, source: Source) -> ModelConfig:
     if recipe.model.drop_path is not None:
         backbone = backbone.model_copy(update={"drop_path": recipe.model.drop_path})
     return ModelConfig(backbone=backbone, task=task, preprocess=preprocess)
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of a name; `auto` takes CUDA, else MPS, else the CPU.
-
-    Raises:
-        ConfigError: no such device here.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"run.device = '{name}': not usable here; `vitrail doctor`") from error
-    return device
 
 
 def _write_start(out: Path, source: Source, chosen: Chosen, command: str) -> None:
