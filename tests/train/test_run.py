@@ -122,7 +122,7 @@ def test_resuming_a_finished_run_is_harmless(tmp_path: Path) -> None:
     [
         (("model.name=vit_nano_conv2_9",), "unknown model 'vit_nano_conv2_9'; did you mean"),
         (("stop.metric=map",), "stop.metric = 'map' is not measured"),
-        (("run.device=toaster",), "run.device = 'toaster': not usable here"),
+        (("run.device=toaster",), "device 'toaster' is not usable here"),
         (("optim.leraning=1",), "unknown key 'optim.leraning'"),
     ],
 )
