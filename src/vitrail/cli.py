@@ -21,6 +21,7 @@ from vitrail.terminal import (
     Live,
     print_findings,
     print_json,
+    print_measured,
     print_metrics,
     print_result,
     print_table,
@@ -50,7 +51,11 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("data", required=False)
-@click.option("--task", type=click.Choice(["classify"]), default="classify", show_default=True)
+@click.option(
+    "--task",
+    type=click.Choice(["classify", "transcribe"]),
+    help="What to learn. [default: what the labels of DATA are made for]",
+)
 @click.option("--model", help="A variant of `vitrail models`; default: the recipe's.")
 @click.option("--recipe", help="A preset or a TOML file; default: chosen from the data.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training part.")
@@ -61,7 +66,7 @@ def cli() -> None:
 @JSON
 def train(  # noqa: PLR0913, PLR0917 one argument an option
     data: str | None,
-    task: str,
+    task: str | None,
     model: str | None,
     recipe: str | None,
     epochs: int | None,
@@ -71,7 +76,7 @@ def train(  # noqa: PLR0913, PLR0917 one argument an option
     sets: tuple[str, ...],
     as_json: bool,  # noqa: FBT001
 ) -> None:
-    """Train on DATA (a folder, archive, CSV, idx folder or `digits`) and write a report."""
+    """Train on DATA (a folder, archive, CSV, idx folder, `digits`, `strips`); write a report."""
     from vitrail.train.run import train as train_run
 
     overrides = list(sets)
@@ -81,6 +86,7 @@ def train(  # noqa: PLR0913, PLR0917 one argument an option
     with Live() as listener:
         result = train_run(
             data,
+            task=task,
             recipe=recipe,
             model=model,
             overrides=overrides,
@@ -94,7 +100,7 @@ def train(  # noqa: PLR0913, PLR0917 one argument an option
             {
                 "run": str(result.run),
                 "model": str(result.model),
-                "task": task,
+                "task": result.task,
                 "metrics": result.metrics,
                 "best_epoch": result.best_epoch,
                 "seconds": result.seconds,
@@ -148,7 +154,7 @@ def evaluate(
                 "model": model,
                 "data": data,
                 "split": chosen,
-                "task": "classify",
+                "task": loaded.config.task.kind,
                 "count": result.count,
                 "metrics": result.metrics,
                 "intervals": result.result.intervals,
@@ -156,14 +162,7 @@ def evaluate(
             }
         )
         return
-    print_metrics(result.metrics, result.result.intervals)
-    print_table(
-        ["class", "images", "precision", "recall", "F1"],
-        [
-            [c.name, str(c.support), f"{c.precision:.3f}", f"{c.recall:.3f}", f"{c.f1:.3f}"]
-            for c in result.result.per_class
-        ],
-    )
+    print_measured(result.result)
     for skipped in result.quarantined:
         say(f"quarantined {skipped.id}: {skipped.reason}")
 
@@ -204,12 +203,7 @@ def predict(
             say(f"{count} rows in {out}, {errors} of them errors")
         return
     for row in rows:
-        answer = (
-            f"{row.prediction.label or '(none)'}  {row.prediction.score:.3f}"
-            if row.prediction
-            else f"error: {row.error}"
-        )
-        click.echo(f"{row.path}  {answer}")
+        click.echo(f"{row.path}  {row.answer}")
 
 
 @cli.command()
@@ -226,13 +220,15 @@ def models(pattern: str, as_json: bool) -> None:  # noqa: FBT001
     if not rows:
         raise UserError(f"no model matches '{pattern}'; `vitrail models` lists all")
     print_table(
-        ["name", "parameters", "GMACs", "size", "top-1", "source"],
+        ["name", "parameters", "GMACs", "activations", "size", "classes", "top-1", "source"],
         [
             [
                 row["name"],
                 f"{row['params'] / 1e6:.2f} M",
                 f"{row['gmacs']:.3f}",
+                f"{row['activations']:.2f} M",
                 "x".join(map(str, row["image_size"])),
+                str(row["classes"]),
                 f"{100 * row['top1']:.2f} %" if row["top1"] is not None else "-",
                 row["source"],
             ]
@@ -257,10 +253,9 @@ def info(file: str, as_json: bool) -> None:  # noqa: FBT001
     backbone, resize = header.config.backbone, header.config.preprocess.resize
     rows = [
         ["file", f"{path} ({path.stat().st_size / 1e6:.1f} MB, format {header.format_version})"],
-        ["backbone", f"{backbone.kind}, width {backbone.width}, depth {backbone.depth}"],
-        ["input", f"{resize.kind} {resize.model_dump(exclude={'kind'})}"],
-        ["task", f"{task.kind}, {len(task.classes)} classes: {', '.join(task.classes[:12])}"],
-        ["temperature", f"{task.temperature:.4f}"],
+        ["backbone", _fields(backbone)],
+        ["input", _fields(resize)],
+        ["task", _fields(task)],
         ["trained on", f"{provenance.data} (fingerprint {provenance.fingerprint[:16]})"],
         ["seed", str(provenance.seed)],
         ["licence", provenance.licence],
@@ -375,6 +370,17 @@ def _load(model: str, device: str) -> tuple[Any, Any]:
 
     loaded, provenance = load_model(resolve_model(model))
     return loaded.to(pick_device(device)), provenance
+
+
+def _fields(config: Any) -> str:
+    """Kind and fields in one line; long lists are cut."""
+    shown = {
+        key: f"{', '.join(map(str, value[:12]))}, ... ({len(value)})"
+        if isinstance(value, tuple) and len(value) > 12
+        else value
+        for key, value in config.model_dump(exclude={"kind"}).items()
+    }
+    return f"{config.kind}: " + ", ".join(f"{key} {value}" for key, value in shown.items())
 
 
 def _watched(rows: Any, advance: Callable[[int], None]) -> Any:

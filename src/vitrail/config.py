@@ -71,6 +71,20 @@ def override(table: Mapping[str, Any], assignments: Iterable[str]) -> Table:
     return result
 
 
+def merge(table: Mapping[str, Any], changes: Mapping[str, Any]) -> Table:
+    """Lay one nested table over another; a table of another `kind` takes the old one's place."""
+    result = _copy(table)
+    for key, value in changes.items():
+        old = result.get(key)
+        if isinstance(value, dict) and isinstance(old, dict):
+            new = cast("Table", value)
+            same_kind = new.get("kind", cast("Table", old).get("kind")) == old.get("kind")
+            result[key] = merge(cast("Table", old), new) if same_kind else _copy(new)
+        else:
+            result[key] = value
+    return result
+
+
 def build(kind: type[C], table: Mapping[str, Any], *, source: str) -> C:
     """Check a table against a configuration type.
 

@@ -23,3 +23,11 @@ class BadSampleError(UserError):
 
 class NonFiniteLossError(UserError):
     """The loss became NaN or infinite; the message names the samples and the checkpoint kept."""
+
+
+class ImageSizeError(UserError):
+    """An image that is smaller than one cell of a model's coarsest feature map."""
+
+
+class SequenceError(UserError):
+    """A sequence of symbols that is empty, or longer than what is to hold it."""

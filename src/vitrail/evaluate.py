@@ -6,14 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-import numpy as np
-
-from vitrail.config import nearest
 from vitrail.data.dataset import Dataset
 from vitrail.data.loader import Workers
 from vitrail.data.open import Split, open_source
 from vitrail.errors import DataError
-from vitrail.metrics.classification import ClassificationMetrics, classification_metrics
+from vitrail.metrics.measured import Measured
 from vitrail.model import Model
 from vitrail.predict import Row, predict
 from vitrail.types import Skipped, Target
@@ -26,13 +23,14 @@ class Evaluation:
 
     Attributes:
         count: Samples measured; the quarantined are not among them.
-        result: Metrics, intervals, per-class rows, confusion and calibration.
+        result: Metrics, intervals, and what else belongs to the task: per-class rows, confusion
+            and calibration, or rows by length.
         rows: The prediction of every sample, errors included, as `predict` gave it.
         quarantined: Samples that could not be read, with the reason.
     """
 
     count: int
-    result: ClassificationMetrics
+    result: Measured
     rows: tuple[Row, ...]
     quarantined: tuple[Skipped, ...]
 
@@ -55,21 +53,17 @@ def evaluate(
 
     Args:
         model: The model; it is put into evaluation mode.
-        dataset: Labelled; classes are matched by name, in whatever order.
+        dataset: Labelled; classes and symbols are matched by name, in whatever order.
         batch_size: Images a forward pass.
         workers: How images are decoded; measured by default.
         intervals: Whether to bootstrap intervals.
         progress: Called after each image with the number done.
 
     Raises:
-        DataError: a class that the model does not know, several labels an image where the model
-            gives one, a sample without a label, or no sample that can be read.
+        DataError: the data do not fit the model (an unknown class or symbol, several labels an
+            image where the model gives one, a sample without a label), or no sample can be read.
     """
-    task = model.config.task
-    if dataset.multilabel and not task.multilabel:
-        raise DataError("the data has several labels an image, the model gives one; train again")
-    index = _class_index(task.classes, dataset.classes)
-    targets = [_translate(target, index) for target in dataset.targets]
+    targets = model.task.adapt(dataset)
     rows = tuple(
         _counted(predict(model, dataset, batch_size=batch_size, workers=workers), progress)
     )
@@ -108,37 +102,10 @@ def choose_split(data: str, split: str, provenance: Provenance) -> tuple[Split, 
 
 def metrics_of(
     model: Model, rows: Sequence[Row], targets: Sequence[Target], *, intervals: bool = True
-) -> ClassificationMetrics:
-    """Metrics of prediction rows against targets in the model's class order."""
-    task = model.config.task
-    scores = np.array([list(row.prediction.scores.values()) for row in rows if row.prediction])
-    return classification_metrics(
-        scores,
-        targets,
-        task.classes,
-        multilabel=task.multilabel,
-        threshold=task.threshold,
-        intervals=intervals,
-    )
-
-
-def _class_index(known: Sequence[str], given: Sequence[str]) -> list[int]:
-    for name in given:
-        if name not in known:
-            shown = ", ".join(known[:10]) + (" ..." if len(known) > 10 else "")
-            raise DataError(
-                f"the data has a class '{name}' that the model does not know"
-                f"{nearest(name, known)}; the model's classes: {shown}"
-            )
-    return [list(known).index(name) for name in given]
-
-
-def _translate(target: Target, index: list[int]) -> Target:
-    if target is None:
-        raise DataError("evaluation needs a label for every sample; to label new images: predict")
-    if isinstance(target, int):
-        return index[target]
-    return tuple(sorted(index[i] for i in target))
+) -> Measured:
+    """Metrics of prediction rows against targets in the model's own terms."""
+    predictions = [row.prediction for row in rows if row.prediction is not None]
+    return model.task.measure(predictions, targets, intervals=intervals)
 
 
 def _counted(rows: Iterator[Row], progress: Callable[[int], None] | None) -> Iterator[Row]:

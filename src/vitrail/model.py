@@ -10,10 +10,11 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from vitrail.backbones import BackboneConfig, build_backbone
-from vitrail.backbones.vit_sizes import PUBLISHED, SIZES
+from vitrail.backbones import FAMILIES, VARIANTS, BackboneConfig, build_backbone
+from vitrail.backbones.backbone import Variant
 from vitrail.config import Config, nearest
-from vitrail.data.preprocess import HALF, CenterCrop, Preprocess
+from vitrail.cost import count_cost
+from vitrail.data.preprocess import HALF, IMAGENET_MEAN, IMAGENET_STD, CenterCrop, Preprocess
 from vitrail.errors import ConfigError
 from vitrail.tasks import TaskConfig, build_task
 from vitrail.tasks.classify import ClassifyConfig
@@ -45,14 +46,19 @@ class Model(nn.Module):
         super().__init__()
         self.config = config
         self.backbone = build_backbone(config.backbone)
-        self.task = build_task(config.task, self.backbone.pooled_width)
+        self.task = build_task(
+            config.task,
+            pooled_width=self.backbone.pooled_width,
+            token_width=self.backbone.channels[-1],
+            distilled=self.backbone.distilled,
+        )
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in _mean_std(config.preprocess))
         self.register_buffer("scale", 1 / (255 * std), persistent=False)
         self.register_buffer("shift", -mean / std, persistent=False)
 
     def forward(
         self, images: UInt8[Tensor, "B 3 H W"] | Float[Tensor, "B 3 H W"]
-    ) -> Float[Tensor, "B C"]:
+    ) -> Float[Tensor, "B ..."]:
         """Output of the task for a batch of prepared images, 0 to 255 (float after mixup)."""
         return self.task(self.backbone(self.normalise(images)))
 
@@ -95,68 +101,57 @@ def model_config(name: str, task: TaskConfig) -> ModelConfig:
     Raises:
         ConfigError: the name is unknown; the nearest known names are offered.
     """
-    if name not in SIZES:
+    if name not in VARIANTS:
         raise ConfigError(
-            f"unknown model '{name}'{nearest(name, SIZES)}; `vitrail models` lists all"
+            f"unknown model '{name}'{nearest(name, VARIANTS)}; `vitrail models` lists all"
         )
-    backbone = SIZES[name]
-    crop_pct = 1.0 if max(backbone.image_size) >= 384 or name not in PUBLISHED else 0.9
-    resize = CenterCrop(size=backbone.image_size, crop_pct=crop_pct)
-    preprocess = Preprocess(resize=resize, mean=HALF, std=HALF)
-    return ModelConfig(backbone=backbone, task=task, preprocess=preprocess)
+    variant = VARIANTS[name]
+    mean, std = (HALF, HALF) if variant.colours == "half" else (IMAGENET_MEAN, IMAGENET_STD)
+    preprocess = Preprocess(
+        resize=CenterCrop(size=variant.config.image_size, crop_pct=variant.crop_pct),
+        interpolation=variant.interpolation,
+        mean=mean,
+        std=std,
+    )
+    return ModelConfig(backbone=variant.config, task=task, preprocess=preprocess)
 
 
 def model_names(pattern: str = "*") -> list[str]:
     """Names of all variants that match a shell pattern; a bare word matches anywhere."""
     pattern = pattern if any(c in pattern for c in "*?[") else f"*{pattern}*"
-    return [name for name in SIZES if fnmatch.fnmatchcase(name, pattern)]
+    return [name for name in VARIANTS if fnmatch.fnmatchcase(name, pattern)]
 
 
 def describe_models(pattern: str = "*") -> list[dict[str, Any]]:
-    """One row a variant: name, family, params, gmacs, image_size, top1, source.
+    """One row a variant, in the order of the families.
 
-    Parameters and multiply-adds are counted on the model itself, built without memory on torch's
-    meta device, with 1000 classes and one image of the variant's own size.
+    Each row has name, family, params, gmacs, activations (in millions), image_size, classes, top1
+    and source. All of it is counted on the model itself, built without memory on torch's meta
+    device, with the published number of classes and one image of the variant's own size.
     """
-    rows: list[dict[str, Any]] = []
-    for name in model_names(pattern):
-        with torch.device("meta"):
-            model = create_model(name)
-        size = SIZES[name].image_size
-        published = PUBLISHED.get(name)
-        rows.append(
-            {
-                "name": name,
-                "family": SIZES[name].kind,
-                "params": sum(p.numel() for p in model.parameters()),
-                "gmacs": round(_macs(model.config) / 1e9, 3),
-                "image_size": list(size),
-                "top1": published.top1 if published else None,
-                "source": published.source if published else "vitrail preset for small images",
-            }
-        )
-    return rows
+    wanted = set(model_names(pattern))
+    return [
+        _describe(family, name, variant)
+        for family, variants in FAMILIES.items()
+        for name, variant in variants.items()
+        if name in wanted
+    ]
 
 
-def _macs(config: ModelConfig) -> int:
-    """Multiply-adds, told from two shallow models: blocks are alike, and tracing them is slow."""
-    counts: list[int] = []
-    for depth in (1, 2):
-        backbone = config.backbone.model_copy(update={"depth": depth})
-        with torch.device("meta"):
-            model = Model(config.model_copy(update={"backbone": backbone})).eval()
-        counts.append(count_macs(model, backbone.image_size))
-    return counts[0] + (config.backbone.depth - 1) * (counts[1] - counts[0])
-
-
-def count_macs(model: Model, size: tuple[int, int]) -> int:
-    """Multiply-adds of one image: matrix products, convolutions, both products of attention."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
-
-    device = next(model.parameters()).device
-    image = torch.zeros(1, 3, *size, dtype=torch.uint8, device=device)
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        model(image)
-    return counter.get_total_flops() // 2
+def _describe(family: str, name: str, variant: Variant[Any]) -> dict[str, Any]:
+    with torch.device("meta"):
+        backbone = build_backbone(variant.config).eval()
+    heads = (1 + backbone.distilled) * variant.classes
+    head = backbone.pooled_width * heads
+    cost = count_cost(backbone, variant.config.image_size)
+    return {
+        "name": name,
+        "family": family,
+        "params": sum(p.numel() for p in backbone.parameters()) + head + heads,
+        "gmacs": round((cost.macs + head) / 1e9, 3),
+        "activations": round((cost.activations + heads) / 1e6, 3),
+        "image_size": list(variant.config.image_size),
+        "classes": variant.classes,
+        "top1": variant.top1,
+        "source": variant.source,
+    }

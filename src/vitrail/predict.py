@@ -20,11 +20,11 @@ from vitrail.data.loader import Auto, Loader, Workers
 from vitrail.data.order import Sequential
 from vitrail.errors import UserError
 from vitrail.model import Model
-from vitrail.types import Batch, Prediction
+from vitrail.types import Batch, Classification, Prediction, Transcription
 from vitrail.weights.modelfile import write_atomically
 
 FORMATS = (".jsonl", ".csv", ".parquet")
-TEXT = ("path", "label", "error")
+TEXT = ("path", "label", "text", "error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,22 @@ class Row:
         """The row as it stands in a prediction file."""
         if self.prediction is None:
             return {"path": self.path, "error": self.error}
-        p = self.prediction
-        return {"path": self.path, "label": p.label, "score": p.score, "scores": p.scores}
+        match self.prediction:
+            case Classification(label=label, score=score, scores=scores):
+                return {"path": self.path, "label": label, "score": score, "scores": scores}
+            case Transcription(text=text, score=score):
+                return {"path": self.path, "text": text, "score": score}
+
+    @property
+    def answer(self) -> str:
+        """The row as a person reads it."""
+        match self.prediction:
+            case Classification(label=label, score=score):
+                return f"{label or '(none)'}  {score:.3f}"
+            case Transcription(text=text, score=score):
+                return f"{text or '(nothing)'}  {score:.3f}"
+            case None:
+                return f"error: {self.error}"
 
 
 def predict(
@@ -149,7 +163,8 @@ def _flat(table: dict[str, Any]) -> dict[str, Any]:
 
 def _columns(tables: list[dict[str, Any]]) -> list[str]:
     found = dict.fromkeys(key for table in tables for key in table)
-    first = ["path", "label", "score", "error"]
+    # A file of nothing but errors is one of a classifier, the usual case.
+    first = ["path", "text" if "text" in found else "label", "score", "error"]
     return first + [key for key in found if key not in first]
 
 

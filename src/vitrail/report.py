@@ -7,7 +7,8 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -16,38 +17,27 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import ConfigDict, Field
 
+from vitrail import report_classify, report_transcribe
 from vitrail.config import Config
 from vitrail.data.augment import AugmentConfig
 from vitrail.data.dataset import Source
 from vitrail.evaluate import Evaluation
-from vitrail.explain.positions import describe_positions, patch_filters, position_similarity
+from vitrail.explain.filters import stem_filters
+from vitrail.explain.positions import describe_positions, position_similarity, relative_biases
 from vitrail.metrics.classification import ClassificationMetrics
+from vitrail.metrics.transcription import TranscriptionMetrics
 from vitrail.model import Model
-from vitrail.report_figures import (
-    Curve,
-    curve_plot,
-    reliability_plot,
-    similarity_picture,
-    tiled,
-)
-from vitrail.report_samples import augmented_views, is_grey, percent, worst_mistakes
+from vitrail.report_figures import Curve, curve_plot
+from vitrail.report_pictures import bias_picture, similarity_picture, tiled
+from vitrail.report_samples import augmented_views, is_grey, percent
 from vitrail.types import Skipped
 from vitrail.weights.modelfile import write_atomically
 
-MATRIX_CLASSES, PAIRS, QUARANTINE = 30, 20, 200
-"""Most classes of a matrix, pairs of confused classes and bad files that are shown."""
+QUARANTINE = 200
+"""Most bad files that are shown."""
 
-METRICS = {
-    "top1": ("Top-1 accuracy", "the best label is right"),
-    "top5": ("Top-5 accuracy", "the right label is among the best five"),
-    "balanced_accuracy": ("Balanced accuracy", "mean of the recall of all classes"),
-    "f1": ("F1, macro", "precision and recall in one, mean over classes"),
-    "map": ("Mean average precision", "how well each class ranks its images first, mean"),
-    "exact_match": ("Exact match", "all labels of an image are right"),
-    "ece": ("Calibration error (ECE)", "gap between confidence and truth; less is better"),
-    "nll": ("Negative log-likelihood", "nats an image; less is better"),
-}
-"""Plain names and meanings of the metrics, in the order of the table."""
+Names = Mapping[str, tuple[str, str]]
+"""Plain name and meaning of each metric."""
 
 
 class RunInfo(Config):
@@ -59,7 +49,7 @@ class RunInfo(Config):
     started: str = ""
     seconds: float | None = None
     versions: dict[str, Any] = Field(default_factory=dict)
-    model: str = "a Vision Transformer"
+    model: str = "a model"
     params: int | None = None
     recipe: str = ""
     recipe_reason: str = ""
@@ -95,24 +85,15 @@ def write_report(
     model.eval()
     info = RunInfo.model_validate(json.loads(_text(run / "run.json") or "{}"))
     steps, epochs = _log(run / "metrics.jsonl")
-    mistakes, error = worst_mistakes(model, source.splits["test"], evaluation)
+    part = _task_part(model, source, evaluation)
     context: dict[str, Any] = {
         "info": info,
         "source": source,
         "data_name": Path(source.name).name,
         "evaluation": evaluation,
-        "task": model.config.task,
-        "selection": METRICS.get(info.selection_metric, (info.selection_metric,))[0],
-        "headline": _headline(evaluation, model),
-        "plots": _curves(steps, epochs, info),
-        "metrics": _metric_rows(evaluation.result),
-        "confusion": _confusion(evaluation.result),
-        "pairs": _confused_pairs(evaluation.result),
-        "reliability": reliability_plot(
-            "reliability", evaluation.result.reliability, "Reliability"
-        ),
-        "mistakes": mistakes,
-        "capture_error": error,
+        "selection": _plain(part.names, info.selection_metric),
+        "plots": _curves(steps, epochs, info, part.names),
+        "metrics": _metric_rows(evaluation, part.names),
         "augmented": augmented_views(
             model, source.splits["train"], augment, seed=seed, epochs=len(epochs)
         ),
@@ -121,14 +102,40 @@ def write_report(
         "quarantine": _quarantine(run / "quarantine.csv", evaluation.quarantined),
         "most_bad": QUARANTINE,
         "config": _text(run / "config.toml"),
-        "size": model.config.preprocess.resize,
     }
     out = run / "report.html"
-    write_atomically(out, _render(context).encode())
+    write_atomically(out, _render(part.template, context | part.context).encode())
     return out
 
 
-def _render(context: dict[str, Any]) -> str:
+@dataclass(frozen=True, slots=True)
+class _TaskPart:
+    """What a task adds to the page.
+
+    Attributes:
+        template: The page; it extends `report.html`.
+        names: The metrics that it has words for, in the order of the table.
+        context: What the page needs beyond what every report has.
+    """
+
+    template: str
+    names: Names
+    context: dict[str, Any]
+
+
+def _task_part(model: Model, source: Source, evaluation: Evaluation) -> _TaskPart:
+    match evaluation.result:
+        case ClassificationMetrics() as result:
+            context = report_classify.classification_context(model, source, evaluation, result)
+            return _TaskPart("classify.html", report_classify.METRICS, context)
+        case TranscriptionMetrics() as result:
+            context = report_transcribe.transcription_context(model, source, evaluation, result)
+            return _TaskPart("transcribe.html", report_transcribe.METRICS, context)
+        case other:
+            raise AssertionError(f"no report for {type(other).__name__}")
+
+
+def _render(template: str, context: dict[str, Any]) -> str:
     """Fill the template; only the page's own script may run, whatever stands in the data."""
     environment = Environment(
         loader=PackageLoader("vitrail", "templates"),
@@ -140,7 +147,7 @@ def _render(context: dict[str, Any]) -> str:
     environment.filters.update(percent=percent, duration=duration)  # pyright: ignore[reportUnknownMemberType]
     script = environment.get_template("report.js").render()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("report.html").render(
+    return environment.get_template(template).render(
         **context, script=script, script_hash=digest
     )
 
@@ -175,28 +182,11 @@ def _log(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return [steps[key] for key in sorted(steps)], [epochs[key] for key in sorted(epochs)]
 
 
-def _headline(evaluation: Evaluation, model: Model) -> dict[str, Any]:
-    """The one figure, its interval, and what they mean in words."""
-    result = evaluation.result
-    multilabel = model.config.task.multilabel
-    name = "map" if multilabel else "top1"
-    right = round(result.metrics["exact_match" if multilabel else "top1"] * result.count)
-    frequent = max(result.per_class, key=lambda row: row.support)
-    return {
-        "name": name,
-        "label": METRICS[name][0],
-        "value": result.metrics[name],
-        "interval": result.intervals[name],
-        "digits": 1 if result.count < 2000 else 2,
-        "right": right,
-        "wrong": result.count - right,
-        "frequent": frequent.name,
-        "baseline": frequent.support / result.count,
-    }
-
-
 def _curves(
-    steps: Sequence[dict[str, Any]], epochs: Sequence[dict[str, Any]], info: RunInfo
+    steps: Sequence[dict[str, Any]],
+    epochs: Sequence[dict[str, Any]],
+    info: RunInfo,
+    names: Names,
 ) -> list[str]:
     """Loss, validation metric and learning rate over epochs."""
     plots: list[str] = []
@@ -210,7 +200,7 @@ def _curves(
         plots.append(curve_plot("loss", "Training loss", [losses], best=best))
     values = [row["val"].get(info.selection_metric) for row in epochs]
     if values and None not in values:
-        title = f"Validation: {METRICS.get(info.selection_metric, (info.selection_metric,))[0]}"
+        title = f"Validation: {_plain(names, info.selection_metric)}"
         curve = Curve(ends, values, marked=True)
         unit = "plain" if info.selection_metric in ("nll", "loss") else "percent"
         plots.append(curve_plot("val", title, [curve], best=best, unit=unit))
@@ -243,7 +233,13 @@ def _thinned(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[
     return [a for a, _ in means], [b for _, b in means]
 
 
-def _metric_rows(result: ClassificationMetrics) -> list[dict[str, Any]]:
+def _plain(names: Names, metric: str) -> str:
+    """The name of a metric as people read it; of an unknown one its own."""
+    return names[metric][0] if metric in names else metric
+
+
+def _metric_rows(evaluation: Evaluation, names: Names) -> list[dict[str, Any]]:
+    result = evaluation.result
     return [
         {
             "name": name,
@@ -252,57 +248,30 @@ def _metric_rows(result: ClassificationMetrics) -> list[dict[str, Any]]:
             "value": result.metrics[name],
             "interval": result.intervals.get(name),
         }
-        for name, (label, meaning) in METRICS.items()
+        for name, (label, meaning) in names.items()
         if name in result.metrics
     ]
 
 
-def _confusion(result: ClassificationMetrics) -> list[dict[str, Any]]:
-    """Rows of the matrix: true class, and for each predicted class its count and share."""
-    if not result.confusion or len(result.per_class) > MATRIX_CLASSES:
-        return []
-    return [
-        {
-            "name": row.name,
-            "cells": [(count, count / max(sum(counts), 1)) for count in counts],
-        }
-        for row, counts in zip(result.per_class, result.confusion, strict=True)
-    ]
-
-
-def _confused_pairs(result: ClassificationMetrics) -> list[dict[str, Any]]:
-    """True and predicted class with the number of images, most first."""
-    names = [row.name for row in result.per_class]
-    pairs = [
-        {"true": names[i], "predicted": names[j], "count": count, "share": count / sum(counts)}
-        for i, counts in enumerate(result.confusion)
-        for j, count in enumerate(counts)
-        if i != j and count
-    ]
-    most = PAIRS if len(names) > MATRIX_CLASSES else 5
-    return sorted(pairs, key=lambda pair: -cast("int", pair["count"]))[:most]
-
-
 def _positions(model: Model) -> dict[str, Any]:
-    words = describe_positions(model.config.backbone.positions)
-    similarity = position_similarity(model)
-    if similarity is None:
-        return {"words": words, "picture": None}
-    shown, low, high = similarity_picture(similarity.numpy())
+    similarity, biases = position_similarity(model), relative_biases(model)
     return {
-        "words": words,
-        "picture": shown,
-        "low": low,
-        "high": high,
-        "grid": tuple(similarity.shape[:2]),
+        "words": describe_positions(model.config.backbone),
+        "grid": None if similarity is None else tuple(similarity.shape[:2]),
+        "similarity": None if similarity is None else similarity_picture(similarity.numpy()),
+        "heads": 0 if biases is None else len(biases),
+        "biases": None if biases is None else bias_picture(biases.numpy()),
     }
 
 
-def _filters(model: Model, *, grey: bool) -> dict[str, Any]:
-    filters = patch_filters(model, grey=grey)
+def _filters(model: Model, *, grey: bool) -> dict[str, Any] | None:
+    filters = stem_filters(model, grey=grey)
+    if filters is None:
+        return None
     tiles = filters.images.permute(0, 2, 3, 1).numpy()
     return {
         "picture": tiled(tiles, min(7, len(tiles))),
+        "what": filters.what,
         "grey": grey,
         "count": len(tiles),
         "side": tiles.shape[1],

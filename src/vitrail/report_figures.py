@@ -4,19 +4,14 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-from jaxtyping import Float, UInt8
-from numpy.typing import NDArray
-from PIL import Image
-
 from vitrail.metrics.calibration import ReliabilityBin
+from vitrail.metrics.transcription import LengthMetrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,10 +54,6 @@ _STYLE: dict[Any, Any] = {
     "lines.solid_capstyle": "round",
     "legend.frameon": False,
 }
-
-SMALL = 64
-"""An image of at most this side is shown in big square pixels instead of a blur."""
-
 
 @dataclass(frozen=True, slots=True)
 class Curve:
@@ -163,6 +154,46 @@ def reliability_plot(name: str, bins: Sequence[ReliabilityBin], title: str) -> s
         return to_svg(figure, name, title)
 
 
+def length_plot(name: str, rows: Sequence[LengthMetrics], cer: float, title: str) -> str:
+    """Share of texts without an error, by length, above the number of texts, as inline SVG.
+
+    Args:
+        name: Makes the ids of this picture differ from those of the page's others.
+        rows: Metrics by length.
+        cer: Character error rate of all texts: the dashed line is (1 - cer) to the power of the
+            length, what would be left if every symbol failed with this chance by itself.
+        title: Stands above the plot and in its accessible name.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+    from scipy.stats import binomtest  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
+
+    test: Any = binomtest
+    length, exact = [row.length for row in rows], [row.exact_match for row in rows]
+    ranges = [
+        test(round(row.exact_match * row.count), row.count).proportion_ci(method="wilson")
+        for row in rows
+    ]
+    below = [max(value - r.low, 0) for value, r in zip(exact, ranges, strict=True)]
+    above = [max(r.high - value, 0) for value, r in zip(exact, ranges, strict=True)]
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(4.3, 4.3), layout="constrained")
+        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
+        top.set_title(title)
+        top.bar(length, exact, 0.86, color=FIRST, alpha=0.75)
+        top.errorbar(length, exact, (below, above), color=TEXT, linestyle="", linewidth=1)
+        chance = [max(1 - cer, 0) ** n for n in length]
+        top.plot(length, chance, color=SECOND, linestyle=(0, (3, 3)), linewidth=1.4)
+        top.set(ylim=(0, 1), ylabel="read right")
+        top.yaxis.set_major_formatter(PercentFormatter(1.0))
+        bottom.bar(length, [row.count for row in rows], 0.86, color=MUTED, alpha=0.6)
+        bottom.set(xlabel="symbols of the true text", ylabel="texts")
+        bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
+        bottom.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+        return to_svg(figure, name, title)
+
+
 def to_svg(figure: Figure, name: str, label: str) -> str:
     """Inline SVG without a size of its own, in the page's font and colours, with ids of its own."""
     buffer = io.StringIO()
@@ -189,93 +220,3 @@ _XLINK = "http://www.w3.org/1999/xlink"
 
 def _attribute(text: str) -> str:
     return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """An image for the page.
-
-    Attributes:
-        uri: The data URI.
-        width: Pixels.
-        height: Pixels.
-        pixelated: Whether enlarging keeps square pixels.
-    """
-
-    uri: str
-    width: int
-    height: int
-    pixelated: bool
-
-
-def picture(pixels: UInt8[np.ndarray, "H W 3"], *, longest: int = 224) -> Picture:
-    """An image as WebP, at most `longest` pixels a side; small images keep every pixel (PNG)."""
-    image = Image.fromarray(pixels)
-    if max(image.size) <= SMALL:
-        return _encode(image, pixelated=True)
-    image.thumbnail((longest, longest))
-    return _encode(image, pixelated=False)
-
-
-def overlay(pixels: UInt8[np.ndarray, "H W 3"], heat: Float[np.ndarray, "h w"]) -> Picture:
-    """An image in grey under a map of the patches, smoothed, dark to bright from least to most."""
-    height, width = pixels.shape[:2]
-    enlarge = max(1, 192 // max(height, width))
-    size = (width * enlarge, height * enlarge)
-    span = max(float(heat.max() - heat.min()), 1e-12)
-    scaled = Image.fromarray(np.uint8(255 * (heat - heat.min()) / span))
-    smooth = np.asarray(scaled.resize(size, Image.Resampling.BICUBIC)) / 255
-    base = Image.fromarray(pixels).convert("L").resize(size, Image.Resampling.NEAREST)
-    grey = np.asarray(base, dtype=np.float64)[..., None].repeat(3, axis=2)
-    mixed = 0.45 * grey + 0.55 * 255 * _colours(smooth, "inferno")
-    image = Image.fromarray(mixed.round().astype(np.uint8))
-    image.thumbnail((256, 256))
-    return _encode(image, pixelated=False)
-
-
-def similarity_picture(similarity: Float[np.ndarray, "h w h w"]) -> tuple[Picture, float, float]:
-    """A grid of maps, one a patch, in the place of the patch; a large grid shows every n-th.
-
-    Returns:
-        The picture, and the values at the two ends of its colours: the least similarity and the
-        greatest of two different patches.
-    """
-    rows, columns = similarity.shape[:2]
-    flat = similarity.reshape(rows * columns, rows * columns)
-    others = flat[~np.eye(len(flat), dtype=bool)] if len(flat) > 1 else flat
-    low, high = float(others.min()), float(others.max())
-    scaled = np.clip((similarity - low) / max(high - low, 1e-12), 0, 1)
-    step = max(1, -(-max(rows, columns) // 16))
-    shown = scaled[::step, ::step]
-    tiles = _colours(shown.reshape(-1, rows, columns), "viridis")
-    return tiled(tiles, shown.shape[1]), low, high
-
-
-def tiled(tiles: Float[np.ndarray, "K H W 3"], columns: int) -> Picture:
-    """Rows of tiles (RGB from 0 to 1) with one transparent pixel between them; square pixels."""
-    count, height, width = tiles.shape[:3]
-    rows = -(-count // columns)
-    canvas = np.zeros((rows * (height + 1) - 1, columns * (width + 1) - 1, 4), dtype=np.uint8)
-    for i, tile in enumerate(tiles):
-        top, left = (i // columns) * (height + 1), (i % columns) * (width + 1)
-        canvas[top : top + height, left : left + width, :3] = (255 * tile).round()
-        canvas[top : top + height, left : left + width, 3] = 255
-    return _encode(Image.fromarray(canvas), pixelated=True)
-
-
-def _colours(values: NDArray[Any], name: str) -> NDArray[np.float64]:
-    """Values from 0 to 1 as RGB from 0 to 1, in a map of even brightness steps."""
-    from matplotlib import colormaps
-
-    return np.asarray(colormaps[name](values), dtype=np.float64)[..., :3]
-
-
-def _encode(image: Image.Image, *, pixelated: bool) -> Picture:
-    buffer = io.BytesIO()
-    kind = "png" if pixelated else "webp"
-    if pixelated:
-        image.save(buffer, format="PNG", optimize=True)
-    else:
-        image.save(buffer, format="WEBP", quality=82, method=4)
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return Picture(f"data:image/{kind};base64,{data}", *image.size, pixelated)

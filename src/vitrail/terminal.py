@@ -13,6 +13,7 @@ import click
 
 if TYPE_CHECKING:
     from vitrail.data.check import Report
+    from vitrail.metrics.measured import Measured
     from vitrail.train.run import Event, TrainResult
 
 SHOWN = 10
@@ -58,6 +59,30 @@ def print_metrics(metrics: dict[str, float], intervals: dict[str, tuple[float, f
     print_table(["metric", "value", "95 % interval"], rows)
 
 
+def print_measured(measured: Measured) -> None:
+    """Metrics, then a table by class or by length."""
+    from vitrail.metrics.classification import ClassificationMetrics
+    from vitrail.metrics.transcription import TranscriptionMetrics
+
+    print_metrics(measured.metrics, measured.intervals)
+    match measured:
+        case ClassificationMetrics(per_class=classes):
+            header = ["class", "images", "precision", "recall", "F1"]
+            rows = [
+                [c.name, str(c.support), f"{c.precision:.3f}", f"{c.recall:.3f}", f"{c.f1:.3f}"]
+                for c in classes
+            ]
+            print_table(header, rows)
+        case TranscriptionMetrics(per_length=lengths):
+            rows = [
+                [str(n.length), str(n.count), f"{n.exact_match:.3f}", f"{n.cer:.4f}"]
+                for n in lengths
+            ]
+            print_table(["length", "images", "exact match", "CER"], rows)
+        case _:
+            raise AssertionError(f"no table for {type(measured).__name__}")
+
+
 def print_findings(data: str, report: Report) -> None:
     """What `check` found."""
     click.echo(f"{data}: {report.format} ({report.reason})")
@@ -77,7 +102,7 @@ def print_findings(data: str, report: Report) -> None:
 
 def print_result(result: TrainResult) -> None:
     """Where training left its results."""
-    headline = "map" if "map" in result.metrics else "top1"
+    headline = next(iter(result.metrics))
     click.echo(f"test {headline}: {result.metrics[headline]:.4f}")
     click.echo(f"model:  {result.model}")
     click.echo(f"report: {result.report}")

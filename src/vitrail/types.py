@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-Target = int | tuple[int, ...] | None
-"""A class index, the sorted indices of a multi-label sample, or None where nothing is known."""
+Target = int | tuple[int, ...] | str | None
+"""A class index, the sorted indices of a multi-label sample, the text of an image to transcribe,
+or None where nothing is known."""
 
 Grid = tuple[int, int]
 """Rows and columns of patches (or of pixels)."""
@@ -66,11 +67,13 @@ class Features:
         maps: Feature maps from fine to coarse; `maps[i]` has stride `strides[i]`.
         tokens: All tokens after the last norm, prefix tokens (class, registers) first.
         pooled: One vector an image, what a classifier consumes.
+        distilled: The distillation token's vector, where the backbone has one (DeiT).
     """
 
     maps: tuple[Float[Tensor, "B _C _H _W"], ...]
     tokens: Float[Tensor, "B N D"]
     pooled: Float[Tensor, "B D"]
+    distilled: Float[Tensor, "B D"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,4 +92,17 @@ class Classification:
     scores: dict[str, float]
 
 
-Prediction = Classification
+@dataclass(frozen=True, slots=True)
+class Transcription:
+    """The text read from one image.
+
+    Attributes:
+        text: The symbols, without the end mark.
+        score: Probability of the whole text under the model, 0 to 1.
+    """
+
+    text: str
+    score: float
+
+
+Prediction = Classification | Transcription

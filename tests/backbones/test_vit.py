@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from tiny import POOLS, POSITIONS, STEMS, randomise, tiny_config
 from vitrail.backbones import build_backbone
-from vitrail.backbones.vit import Learned1dConfig, NoPositionsConfig, ViTConfig
+from vitrail.backbones.vit import IN_ATTENTION, Learned1dConfig, NoPositionsConfig, ViTConfig
 
-SIZES = ((8, 12), (7, 13), (16, 5), (3, 3))
+SIZES = ((8, 12), (7, 13), (16, 5), (4, 4))
 
 
 def images(height: int = 8, width: int = 12, seed: int = 0) -> torch.Tensor:
@@ -129,6 +129,47 @@ def test_with_positions_it_is_not(positions: Any) -> None:
     assert (moved.pooled - plain.pooled).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("where", ["layers", "layers_shared"])
+@pytest.mark.parametrize("class_token", [True, False])
+@pytest.mark.parametrize(
+    "positions", [kind for kind in POSITIONS if kind().kind not in ("none", *IN_ATTENTION)]
+)
+def test_positions_in_every_layer(where: str, class_token: bool, positions: Any) -> None:
+    """Each block sees the output of the one before plus a place; the first sees the stem's."""
+    config = tiny_config(
+        positions=positions(), positions_in=where, depth=3, class_token=class_token, pool="mean"
+    )
+    backbone = randomise(build_backbone(config), std=0.1).eval()
+    tables = [backbone.pos_embed] * 3
+    if where == "layers":
+        tables = [backbone.pos_embed, *backbone.layer_pos_embed]
+        assert len({id(table) for table in tables}) == 3
+    x, grid, prefix = images(), (2, 3), int(class_token)
+    tokens = backbone.patch_embed(x).flatten(2).transpose(1, 2)
+    tokens = torch.cat([backbone.prefix_token.expand(2, -1, -1), tokens], dim=1)
+    for block, table in zip(backbone.blocks, tables, strict=True):
+        place = torch.zeros(1, prefix + 6, 16)
+        place[:, prefix:] = table.table(grid)
+        if table.prefix_table() is not None:
+            place[:, :prefix] = table.prefix_table()
+        tokens = block(tokens + place, grid)
+    features = backbone(x)
+    torch.testing.assert_close(features.tokens, backbone.norm(tokens))
+    assert backbone(images(7, 13)).maps[0].shape == (2, 16, 2, 4), "any size"
+    features.pooled.square().sum().backward()
+    assert all(p.grad is not None for p in backbone.parameters() if p.numel())
+
+
+def test_positions_of_a_layer_belong_to_it() -> None:
+    backbone = build_backbone(tiny_config(depth=3, positions_in="layers"))
+    names = [name for name, _ in backbone.named_parameters() if "pos_embed" in name]
+    assert names == ["pos_embed.weight", *(f"layer_pos_embed.{i}.weight" for i in range(2))]
+    assert backbone.layers()[1] == [backbone.blocks[0]]
+    assert backbone.layers()[3] == [backbone.blocks[2], backbone.layer_pos_embed[1]]
+    shared = build_backbone(tiny_config(depth=3, positions_in="layers_shared"))
+    assert list(shared.state_dict()) == list(build_backbone(tiny_config(depth=3)).state_dict())
+
+
 def test_a_batch_is_its_images() -> None:
     backbone = randomise(build_backbone(tiny_config())).eval()
     x = images()
@@ -172,6 +213,7 @@ def test_linear_maps_start_at_xavier_uniform() -> None:
         ({"stem": {"kind": "conv", "widths": (4,), "strides": (2, 2)}}, "one stride for each"),
         ({"drop_path": 1.0}, "less than 1"),
         ({"positions": {"kind": "spiral"}}, "spiral"),
+        ({"positions": {"kind": "none"}, "positions_in": "layers"}, "'none' is not"),
         ({"image_size": (0, 8)}, "image_size"),
         ({"layer_scale": float("nan")}, "finite"),
     ],

@@ -28,6 +28,7 @@ class Listed(Dataset):
 
     def __init__(self, rows: Sequence[Row], classes: tuple[str, ...]) -> None:
         self.classes, self.multilabel = classes, any(isinstance(r[2], tuple) for r in rows)
+        self.text = any(isinstance(r[2], str) for r in rows)
         self.ids = [name for name, _, _ in rows]
         self.images = [image for _, image, _ in rows]
         self.targets = [target for _, _, target in rows]
@@ -240,6 +241,48 @@ def test_class_findings() -> None:
 
 def test_imbalance_of_ten_is_accepted() -> None:
     assert check(source(rows("train", [50, 5]), rows("val", [2, 2], start=100))).findings == ()
+
+
+def written(split: str, texts: Sequence[str], start: int = 0) -> list[Row]:
+    """Different long images, one a text."""
+    return [(f"{split}/{i}", image(start + i, 16, 160), text) for i, text in enumerate(texts)]
+
+
+def texts(train: Sequence[Row], val: Sequence[Row]) -> Source:
+    made = source(train, val, classes=("0", "1", "7"))
+    made.splits["test"] = Listed(written("test", ["71", "0"], start=500), ("0", "1", "7"))
+    return made
+
+
+def test_texts_that_are_fit() -> None:
+    report = check(texts(written("train", ["0017"] * 6), written("val", ["70", "1"], start=100)))
+    assert report.findings == ()
+    assert report.counts["train"].classes == {"0": 12, "1": 6, "7": 6}
+    assert report.counts["val"].lengths == {1: 1, 2: 1}
+    assert Report.model_validate_json(report.model_dump_json()) == report
+    assert "rows of text" in report.notes[0]
+    assert check(source(CLEAN_TRAIN, CLEAN_VAL)).counts["train"].lengths == {}
+
+
+def test_findings_about_texts() -> None:
+    train = written("train", [*["00"] * 60, "1", "11"])
+    val: list[Row] = [*written("val", ["0", "100"], start=100), ("val/x", image(0, 16, 160), "01")]
+    made = texts(train, val)
+    finding = found(check(made))
+    assert set(finding) == {
+        "leak",
+        "conflicting-labels",
+        "label-in-one-split",
+        "few-samples",
+        "long-text",
+    }
+    assert finding["conflicting-labels"].samples[0].note == "in train, val; labelled 00, 01"
+    assert finding["label-in-one-split"].samples[0].note == "7 (only in test)"
+    assert finding["few-samples"].message == (
+        "1 symbol with fewer than 5 training samples: add images."
+    )
+    assert finding["long-text"].samples[0].note == "val (3 symbols)"
+    assert finding["long-text"].severity == "warning"
 
 
 def test_many_cases_are_counted_and_a_few_are_shown() -> None:

@@ -51,6 +51,25 @@ def test_numbers_are_sorted_as_numbers(tmp_path: Path) -> None:
     assert table(tmp_path, f"path,label\n{rows}").classes == ("1", "9", "10")
 
 
+@pytest.mark.parametrize("column", ["text", "Transcription", "transcript"])
+def test_texts(tmp_path: Path, column: str) -> None:
+    # The last e and its accent are two characters, until they are composed.
+    rows = 'a.png,40;7\nb.png," caf\u00e9 4 "\nc.png,"0,7"\nd.png,cafe\u0301\n'
+    data = table(tmp_path, f"path,{column}\n{rows}")
+    assert data.text
+    assert not data.multilabel
+    assert data.targets == ["40;7", "café 4", "0,7", "café"]
+    assert data.classes == tuple(" ,047;acfé")
+    assert data.published == {}
+
+
+def test_a_label_goes_before_a_text(tmp_path: Path) -> None:
+    data = table(tmp_path, "path,text,label\na.jpg,a small cat,cat\nb.jpg,an ant,ant\n")
+    assert not data.text
+    assert data.classes == ("ant", "cat")
+    assert not table(tmp_path, "path,label\na.jpg,text\nb.jpg,b\n").text
+
+
 def test_split_column(tmp_path: Path) -> None:
     text = "path,label,split\na.jpg,x,train\nb.jpg,y,VAL\nc.jpg,y,test\nd.jpg,x,train\n"
     assert table(tmp_path, text).published == {"train": [0, 3], "val": [1], "test": [2]}
@@ -67,6 +86,7 @@ def test_split_column(tmp_path: Path) -> None:
         ("path,label,split\na.jpg,cat,train\nb.jpg,dog\n", "row 3 is incomplete"),
         ("path,label\n,cat\n", "row 2 is incomplete"),
         ('path,label\n"a.jpg,cat\n', "not a CSV"),
+        ("path,text\na.jpg,4\nb.jpg, \n", "row 3 has no text"),
     ],
 )
 def test_wrong_tables_name_the_row(tmp_path: Path, text: str, message: str) -> None:
@@ -104,6 +124,10 @@ def test_detection_in_a_folder(tmp_path: Path) -> None:
     data = CsvDataset.detect(Folder(tmp_path))
     assert data is not None
     assert len(data) == 3
+    (tmp_path / "labels.csv").write_text(text.replace("label", "text"))
+    data = CsvDataset.detect(Folder(tmp_path))
+    assert data is not None
+    assert data.text
     (tmp_path / "more.csv").write_text(text)
     with pytest.raises(DataError, match=r"labels\.csv and more\.csv could both"):
         CsvDataset.detect(Folder(tmp_path))

@@ -92,6 +92,48 @@ def test_a_table(tmp_path: Path) -> None:
         assert source.splits["train"].read(0).image.shape == (3, 4, 5)
 
 
+def test_a_table_of_texts(tmp_path: Path) -> None:
+    photos(tmp_path, "images", count=20)
+    rows = "".join(f"images/{i}.png,{i * 37 % 100:02}\n" for i in range(20))
+    (tmp_path / "texts.csv").write_text(f"path,text\n{rows}")
+    source = open_source(str(tmp_path))
+    assert source.reason == (
+        "holds a CSV of paths and labels; the labels are texts, in an alphabet of 10 symbols"
+    )
+    assert sum(map(len, source.splits.values())) == 20
+    for part in source.splits.values():
+        assert len(part) >= 1
+        assert part.text
+        assert part.classes == tuple("0123456789")
+        assert part.read(0).target == part.targets[0]
+        assert isinstance(part.targets[0], str)
+    # One symbol can be written often or seldom: there is something to learn.
+    rows = "".join(f"images/{i}.png,{'1' * (i % 3 + 1)}\n" for i in range(20))
+    (tmp_path / "texts.csv").write_text(f"path,text\n{rows}")
+    assert open_source(str(tmp_path)).splits["train"].classes == ("1",)
+    (tmp_path / "texts.csv").write_text("path,text\nimages/1.png,1\n")
+    with pytest.raises(DataError, match=r"too few images for a val part; give at least 3$"):
+        open_source(str(tmp_path))
+
+
+def test_strips_are_built_in() -> None:
+    source = open_source("strips", seed=5)
+    assert source.published == ("train", "val", "test")
+    assert {name: len(part) for name, part in source.splits.items()} == {
+        "train": 20_000,
+        "val": 1_000,
+        "test": 2_000,
+    }
+    assert source.fingerprint == open_source("strips").fingerprint
+    long = open_labelled("strips:13-20", split="test")
+    assert long.ids[17] == "test/00017"
+    assert long.text
+    assert min(len(str(target)) for target in long.targets) == 13
+    assert len(open_labelled("strips")) == 23_000
+    with pytest.raises(DataError, match="strips:20-13: '20-13' is no range"):
+        open_source("strips:20-13")
+
+
 def test_digits_are_built_in() -> None:
     source = open_source("digits")
     assert source.format == "built-in"

@@ -18,6 +18,7 @@ class Memory(Dataset):
         self.targets = targets
         self.ids = [f"{number}.jpg" for number in range(len(contents))]
         self.multilabel = multi
+        self.text = any(isinstance(target, str) for target in targets)
         self.classes = tuple("abcdefgh")
 
     def read(self, index: int) -> Sample:
@@ -93,6 +94,37 @@ def test_properties(samples: list[tuple[int, int]], seed: int, multi: bool) -> N
         for i in part.indices:
             assert homes.setdefault(data.contents[i], name) == name
     assert set(parts["train"].targets) == set(targets)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 30), st.text("abcdefgh", min_size=1, max_size=5)),
+        min_size=1,
+        max_size=60,
+    ),
+    st.integers(0, 5),
+)
+def test_every_symbol_stays_in_train(samples: list[tuple[int, str]], seed: int) -> None:
+    texts = [text for _, text in samples]
+    data = Memory([b"%d" % content for content, _ in samples], [*texts])
+    parts = split(data, seed=seed, test=0.2, val=0.25)
+    assert sorted(i for part in parts.values() for i in part.indices) == list(range(len(samples)))
+    assert all(part.text for part in parts.values())
+    trained = [target for target in parts["train"].targets if isinstance(target, str)]
+    assert set("".join(trained)) == set("".join(texts))
+
+
+def test_texts_are_cut_at_random() -> None:
+    data = Memory(
+        [b"%06d" % i for i in range(1000)], [f"{'abcd'[i % 4]}{i:03}" for i in range(1000)]
+    )
+    parts = split(data, seed=0, test=0.2, val=0.1)
+    assert {name: len(part) for name, part in parts.items()} == {
+        "train": 720,
+        "val": 80,
+        "test": 200,
+    }
 
 
 def test_unreadable_files_are_no_duplicates() -> None:

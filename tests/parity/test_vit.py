@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from vitrail.backbones import build_backbone
 from vitrail.backbones.vit import Learned1dConfig, PatchStemConfig, ViTConfig
 from vitrail.explain.capture import capture
+from vitrail.tasks.classify import Classify, ClassifyConfig
 
 Weights = dict[str, torch.Tensor]
 
@@ -127,7 +128,8 @@ def config_of(case: dict[str, Any], weights: Weights) -> ViTConfig:
     width, _, patch, _ = weights["patch_embed.proj.weight"].shape
     registers = weights["reg_token"].shape[1] if "reg_token" in weights else 0
     class_token = "cls_token" in weights
-    prefix = registers + class_token
+    distilled = "dist_token" in weights
+    prefix = class_token + distilled + registers
     kwargs = given.get("timm_kwargs", {})
     rows, columns = given.get("file_position_grid") or [
         n // patch for n in given.get("image_size", given.get("input_size"))
@@ -151,6 +153,7 @@ def config_of(case: dict[str, Any], weights: Weights) -> ViTConfig:
         eps=given["layernorm_eps"],
         layer_scale=None if scale is None else 1.0,
         class_token=class_token,
+        distillation_token=distilled,
         registers=registers,
         pool=POOLS[given.get("pooling", given.get("global_pool"))],
     )
@@ -158,8 +161,9 @@ def config_of(case: dict[str, Any], weights: Weights) -> ViTConfig:
 
 def ours(weights: Weights, config: ViTConfig) -> Weights:
     """The few names in which timm differs from us."""
-    new = {k: v for k, v in weights.items() if k not in ("cls_token", "reg_token", "pos_embed")}
-    tokens = [weights[name] for name in ("cls_token", "reg_token") if name in weights]
+    prefix = ("cls_token", "dist_token", "reg_token")
+    new = {k: v for k, v in weights.items() if k not in (*prefix, "pos_embed")}
+    tokens = [weights[name] for name in prefix if name in weights]
     new["prefix_token"] = torch.cat([*tokens, torch.empty(1, 0, config.width)], dim=1)
     new["pos_embed.weight"] = weights["pos_embed"]
     return new
@@ -207,3 +211,30 @@ def test_only_the_right_resampling_passes(golden: Path, name: str, convention: s
         error = (backbone(io["input"]).pooled - io["pre_logits"]).abs().max()
     is_right = positions == right.positions
     assert (error < 3 * case["tolerance"]["suggested_atol"]) == is_right
+
+
+@pytest.mark.parametrize(
+    ("name", "reader"), [("deit_distilled", read_deit), ("timm_deit_distilled", read_timm)]
+)
+def test_a_distilled_deit_answers_with_both_heads(golden: Path, name: str, reader: Any) -> None:
+    folder = golden / name
+    case = json.loads((folder / "case.json").read_text())
+    weights = reader(folder, case)
+    config = config_of(case, weights)
+    table = ours(weights, config)
+    heads = {k: table.pop(k) for k in list(table) if k.startswith("head")}
+    backbone = build_backbone(config).eval()
+    backbone.load_state_dict(table)
+    classes = tuple(str(i) for i in range(len(heads["head.bias"])))
+    task = Classify(ClassifyConfig(classes=classes), config.width, distilled=True)
+    task.load_state_dict(heads)
+    io = load_file(folder / "io.safetensors")
+    with torch.no_grad():
+        features = backbone(io["input"])
+        own, distilled = task.heads(features)
+        found = {"logits": task(features), "logits_cls": own, "logits_dist": distilled}
+    for key, tensor in found.items():
+        if key in io:
+            atol = case["tolerance"]["suggested_atol"]
+            torch.testing.assert_close(tensor, io[key], rtol=1e-5, atol=atol)
+    assert "logits" in io

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitrail.backbones.vit_sizes import SIZES
+from vitrail.backbones import VARIANTS
 from vitrail.config import build, override, write_toml
 from vitrail.errors import ConfigError
 from vitrail.train.recipe import PRESETS, Recipe, ScheduleRecipe, load_recipe
@@ -26,7 +26,7 @@ def test_what_is_shipped_is_what_is_offered() -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_loads_and_names_a_model(name: str) -> None:
     recipe = load_recipe(name)
-    assert recipe.model.name in SIZES
+    assert recipe.model.name in VARIANTS
 
 
 @pytest.mark.parametrize("name", PRESETS)

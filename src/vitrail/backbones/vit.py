@@ -9,7 +9,7 @@ from jaxtyping import Float
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from vitrail.backbones.backbone import Backbone
+from vitrail.backbones.backbone import Backbone, BackboneBase
 from vitrail.config import Config
 from vitrail.nn.attention import Attention
 from vitrail.nn.blocks import Activation, Mlp, PostNormBlock, PreNormBlock
@@ -132,20 +132,28 @@ PositionsConfig = Annotated[
 ]
 
 
-class ViTConfig(Config):
+IN_ATTENTION = ("relative_2d", "rotary_2d")
+"""Kinds that act inside every layer by themselves instead of being added."""
+
+
+class ViTConfig(BackboneBase):
     """A Vision Transformer.
 
     Attributes:
         image_size: Height and width that positions are made for; other sizes are served too.
         stem: From pixels to patch vectors.
         positions: How a patch's place is told.
+        positions_in: Where positions that are added come in: once at the stem, or at the beginning
+            of every layer, from tables of their own or one that all share (appendix D.4).
         width: Width D of the tokens.
         depth: Number of blocks.
         heads: Attention heads a block.
         mlp_ratio: Hidden width of the MLP over D.
         norm: LayerNorm before (`pre`) or after (`post`) the residual sum.
         class_token: Whether a learned token leads the sequence.
-        registers: Learned tokens after the class token (Darcet et al. 2024).
+        distillation_token: Whether a second token follows it, which learns from a teacher
+            (Touvron et al. 2021, section 4, Fig. 2).
+        registers: Learned tokens after these (Darcet et al. 2024).
         pool: What becomes the image vector.
         norm_after_pool: The last norm follows the pooling (MAE, timm `fc_norm`) instead of
             preceding it.
@@ -154,9 +162,9 @@ class ViTConfig(Config):
     """
 
     kind: Literal["vit"] = "vit"
-    image_size: tuple[PositiveInt, PositiveInt] = (224, 224)
     stem: StemConfig = PatchStemConfig()
     positions: PositionsConfig = Learned1dConfig()
+    positions_in: Literal["stem", "layers", "layers_shared"] = "stem"
     width: PositiveInt = 192
     depth: PositiveInt = 12
     heads: PositiveInt = 3
@@ -169,9 +177,15 @@ class ViTConfig(Config):
     layer_scale: float | None = None
     drop_path: float = Field(default=0.0, ge=0, lt=1)
     class_token: bool = True
+    distillation_token: bool = False
     registers: int = Field(default=0, ge=0)
     pool: Literal["class", "mean", "attention"] = "class"
     norm_after_pool: bool = False
+
+    @property
+    def stride(self) -> int:
+        """Pixels from one patch to the next."""
+        return self.stem.stride
 
     @property
     def grid(self) -> Grid:
@@ -183,7 +197,7 @@ class ViTConfig(Config):
     @property
     def prefix(self) -> int:
         """Leading tokens that are no patches."""
-        return self.registers + self.class_token
+        return self.class_token + self.distillation_token + self.registers
 
     @model_validator(mode="after")
     def _consistent(self) -> ViTConfig:
@@ -191,7 +205,14 @@ class ViTConfig(Config):
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         if self.pool == "class" and not self.class_token:
             raise ValueError("pool = 'class' needs class_token = true")
+        if self.distillation_token and not self.class_token:
+            raise ValueError("distillation_token = true needs class_token = true")
         head = self.width // self.heads
+        if self.positions_in != "stem" and self.positions.kind in ("none", *IN_ATTENTION):
+            raise ValueError(
+                f"positions_in = '{self.positions_in}' needs positions that are added, "
+                f"such as learned_1d; '{self.positions.kind}' is not"
+            )
         if self.positions.kind == "rotary_2d" and head % 4:
             raise ValueError(f"rotary positions need width / heads divisible by 4, got {head}")
         sines = self.positions.kind == "sincos_2d" or (
@@ -210,35 +231,44 @@ class ViT(Backbone):
         width = config.width
         self.config = config
         self.channels, self.strides, self.pooled_width = (width,), (config.stem.stride,), width
-        self.prefix = config.prefix
-        self.patch_embed = _stem(config)
+        self.prefix, self.distilled = config.prefix, config.distillation_token
+        self.patch_embed = build_stem(config.stem, width)
         self.prefix_token = nn.Parameter(torch.empty(1, config.prefix, width))
         self.pos_embed = _absolute_positions(config)
         last = max(config.depth - 1, 1)
         rates = [config.drop_path * i / last for i in range(config.depth)]
         self.blocks = nn.ModuleList(_block(config, rate) for rate in rates)
+        own = config.depth - 1 if config.positions_in == "layers" else 0
+        self.layer_pos_embed = nn.ModuleList(_absolute_positions(config) for _ in range(own))
         norm = nn.LayerNorm(width, eps=config.eps)
         self.norm = nn.Identity() if config.norm_after_pool else norm
         self.pool = _pool(config)
         self.fc_norm = norm if config.norm_after_pool else nn.Identity()
-        self.apply(_init_weights)
+        self.apply(init_linear)
         nn.init.trunc_normal_(self.prefix_token, std=0.02)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Features:
         """Features of a batch of normalised images of any size."""
+        self.insist_size(images)
         patches = self.patch_embed(images)
         grid = (patches.shape[2], patches.shape[3])
         tokens = self._embed(patches.flatten(2).transpose(1, 2), grid)
-        for block in self.blocks:
+        for index, block in enumerate(self.blocks):
+            if index and self.config.positions_in != "stem":
+                tokens = tokens + self._places(index, grid)
             tokens = block(tokens, grid)
         tokens = self.norm(tokens)
         pooled = self.fc_norm(self.pool(tokens))
         patch_map = tokens[:, self.prefix :].transpose(1, 2).unflatten(2, grid)
-        return Features(maps=(patch_map,), tokens=tokens, pooled=pooled)
+        distilled = tokens[:, 1] if self.distilled else None
+        return Features(maps=(patch_map,), tokens=tokens, pooled=pooled, distilled=distilled)
 
     def layers(self) -> list[list[nn.Module]]:
-        """The stem with its positions, then one group a block."""
-        return [[self.patch_embed, self.pos_embed], *([block] for block in self.blocks)]
+        """The stem with its positions, then one group a block, with its own positions if any."""
+        groups: list[list[nn.Module]] = [[block] for block in self.blocks]
+        for group, positions in zip(groups[1:], self.layer_pos_embed, strict=False):
+            group.append(positions)
+        return [[self.patch_embed, self.pos_embed], *groups]
 
     def _embed(self, patches: Float[Tensor, "B M D"], grid: Grid) -> Float[Tensor, "B N D"]:
         """Add positions, then put the prefix tokens in front (equation 1)."""
@@ -251,13 +281,25 @@ class ViT(Backbone):
             prefix = prefix + place
         return torch.cat([prefix.expand(patches.shape[0], -1, -1), patches], dim=1)
 
+    def _places(self, layer: int, grid: Grid) -> Float[Tensor, "1 N D"]:
+        """Positions that are added again before a later layer; none is a zero."""
+        shared = self.config.positions_in == "layers_shared"
+        positions = self.pos_embed if shared else self.layer_pos_embed[layer - 1]
+        assert isinstance(positions, AbsolutePositions)
+        patches = positions.table(grid)
+        prefix = positions.prefix_table()
+        if prefix is None:
+            prefix = patches.new_zeros(1, self.prefix, patches.shape[2])
+        return torch.cat([prefix, patches], dim=1)
 
-def _stem(config: ViTConfig) -> Stem:
-    match config.stem:
+
+def build_stem(config: StemConfig, width: int) -> Stem:
+    """The stem that a configuration describes, with fresh weights."""
+    match config:
         case PatchStemConfig(patch_size=patch_size):
-            return PatchStem(config.width, patch_size)
+            return PatchStem(width, patch_size)
         case ConvStemConfig(widths=widths, strides=strides):
-            return ConvStem(config.width, widths, strides)
+            return ConvStem(width, widths, strides)
 
 
 def _absolute_positions(config: ViTConfig) -> AbsolutePositions:
@@ -321,7 +363,7 @@ def _pool(config: ViTConfig) -> Pool:
             return AttentionPool(config.width, config.heads, _mlp(config), eps=config.eps)
 
 
-def _init_weights(module: nn.Module) -> None:
+def init_linear(module: nn.Module) -> None:
     """Linear maps start Xavier uniform with zero bias, as in MAE's code (qkv counts as one map)."""
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)

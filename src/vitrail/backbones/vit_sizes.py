@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from vitrail.backbones.backbone import Published
+from vitrail.backbones.backbone import Variant, preset
 from vitrail.backbones.vit import ConvStemConfig, Learned1dConfig, PatchStemConfig, ViTConfig
 
 
@@ -34,33 +34,37 @@ _AUGREG = "Steiner et al. 2022, google-research README"
 _TIMM = "timm results-imagenet.csv"
 _NONE = "no published ImageNet-1k figure"
 
-PUBLISHED = {
-    "vit_tiny_patch16_224": Published(0.75452, f"{_TIMM}, augreg_in21k_ft_in1k"),
-    "vit_tiny_patch16_384": Published(0.7822, _AUGREG),
-    "vit_small_patch32_224": Published(0.76010, f"{_TIMM}, augreg_in21k_ft_in1k"),
-    "vit_small_patch32_384": Published(0.7958, _AUGREG),
-    "vit_small_patch16_224": Published(0.81402, f"{_TIMM}, augreg_in21k_ft_in1k"),
-    "vit_small_patch16_384": Published(0.8373, _AUGREG),
-    "vit_base_patch32_224": Published(0.80732, f"{_TIMM}, augreg_in21k_ft_in1k"),
-    "vit_base_patch32_384": Published(0.8128, f"{_PAPER}, ImageNet-21k"),
-    "vit_base_patch16_224": Published(0.85108, f"{_TIMM}, augreg2_in21k_ft_in1k"),
-    "vit_base_patch16_384": Published(0.8397, f"{_PAPER}, ImageNet-21k"),
-    "vit_base_patch8_224": Published(0.86252, f"{_TIMM}, augreg2_in21k_ft_in1k"),
-    "vit_large_patch32_224": Published(None, _NONE),
-    "vit_large_patch32_384": Published(0.8099, f"{_PAPER}, ImageNet-21k"),
-    "vit_large_patch16_224": Published(0.85856, f"{_TIMM}, augreg_in21k_ft_in1k"),
-    "vit_large_patch16_384": Published(0.8515, f"{_PAPER}, ImageNet-21k"),
-    "vit_huge_patch14_224": Published(None, _NONE),
-    "vit_giant_patch14_224": Published(None, _NONE),
-    "vit_gigantic_patch14_224": Published(None, _NONE),
+PUBLISHED: dict[str, tuple[float | None, str]] = {
+    "vit_tiny_patch16_224": (0.75452, f"{_TIMM}, augreg_in21k_ft_in1k"),
+    "vit_tiny_patch16_384": (0.7822, _AUGREG),
+    "vit_small_patch32_224": (0.76010, f"{_TIMM}, augreg_in21k_ft_in1k"),
+    "vit_small_patch32_384": (0.7958, _AUGREG),
+    "vit_small_patch16_224": (0.81402, f"{_TIMM}, augreg_in21k_ft_in1k"),
+    "vit_small_patch16_384": (0.8373, _AUGREG),
+    "vit_base_patch32_224": (0.80732, f"{_TIMM}, augreg_in21k_ft_in1k"),
+    "vit_base_patch32_384": (0.8128, f"{_PAPER}, ImageNet-21k"),
+    "vit_base_patch16_224": (0.85108, f"{_TIMM}, augreg2_in21k_ft_in1k"),
+    "vit_base_patch16_384": (0.8397, f"{_PAPER}, ImageNet-21k"),
+    "vit_base_patch8_224": (0.86252, f"{_TIMM}, augreg2_in21k_ft_in1k"),
+    "vit_large_patch32_224": (None, _NONE),
+    "vit_large_patch32_384": (0.8099, f"{_PAPER}, ImageNet-21k"),
+    "vit_large_patch16_224": (0.85856, f"{_TIMM}, augreg_in21k_ft_in1k"),
+    "vit_large_patch16_384": (0.8515, f"{_PAPER}, ImageNet-21k"),
+    "vit_huge_patch14_224": (None, _NONE),
+    "vit_giant_patch14_224": (None, _NONE),
+    "vit_gigantic_patch14_224": (None, _NONE),
 }
 
 
-def _published_size(name: str) -> ViTConfig:
+HEADLESS = ("vit_large_patch32_224", "vit_huge_patch14_224")
+"""Published without a head."""
+
+
+def _published(name: str) -> Variant[ViTConfig]:
     """`vit_base_patch16_384` spells shape, patch and image size."""
     _, shape_name, patch, size = name.split("_")
     shape = _SHAPES[shape_name]
-    return ViTConfig(
+    config = ViTConfig(
         image_size=(int(size), int(size)),
         stem=PatchStemConfig(patch_size=int(patch.removeprefix("patch"))),
         width=shape.width,
@@ -68,14 +72,23 @@ def _published_size(name: str) -> ViTConfig:
         heads=shape.heads,
         mlp_ratio=shape.mlp_ratio,
     )
+    top1, source = PUBLISHED[name]
+    return Variant(
+        config=config,
+        top1=top1,
+        source=source,
+        classes=0 if name in HEADLESS else 1000,
+        crop_pct=1.0 if int(size) >= 384 else 0.9,
+        colours="half",
+    )
 
 
 def _small(
-    image: int, width: int, heads: int, stem: tuple[tuple[int, ...], tuple[int, ...]]
+    image: int | tuple[int, int], width: int, heads: int, stem: tuple[tuple[int, ...], tuple[int, ...]]
 ) -> ViTConfig:
     """Four blocks behind a convolutional stem, mean pooling; places start as sines and cosines."""
     return ViTConfig(
-        image_size=(image, image),
+        image_size=(image, image) if isinstance(image, int) else image,
         stem=ConvStemConfig(widths=stem[0], strides=stem[1]),
         positions=Learned1dConfig(prefix=False, start="sincos_2d"),
         width=width,
@@ -90,10 +103,14 @@ def _small(
 SMALL = {
     "vit_nano_conv2_8": _small(8, 96, 4, ((32, 64), (1, 2))),
     "vit_nano_conv4_28": _small(28, 96, 4, ((32, 64, 64), (1, 2, 2))),
+    "vit_nano_conv8_32x256": _small((32, 256), 96, 4, ((24, 48, 96), (2, 2, 2))),
     "vit_micro_conv16_96": _small(96, 192, 6, ((24, 48, 48, 96, 96, 192), (2, 2, 1, 2, 1, 2))),
 }
 """Presets that learn from scratch on a CPU; `conv4` is the stride of the stem, the last figure the
-image size. In a small stem the first convolution is best left at full resolution."""
+image size (`32x256`: lines of text). In a small stem the first convolution is best left at full resolution."""
 
-SIZES: dict[str, ViTConfig] = {name: _published_size(name) for name in PUBLISHED} | SMALL
-"""Every named ViT by its configuration."""
+VIT: dict[str, Variant[ViTConfig]] = {
+    **{name: _published(name) for name in PUBLISHED},
+    **{name: preset(config) for name, config in SMALL.items()},
+}
+"""Every named ViT."""

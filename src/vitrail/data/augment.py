@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from vitrail.config import Config
-from vitrail.data.preprocess import CenterCrop, Preprocess
+from vitrail.data.preprocess import CenterCrop, Line, Preprocess
 from vitrail.data.rand_augment import RandAugment, rand_augment
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -187,11 +187,18 @@ class Augment:
             case RandomCrop(crop_pct=crop_pct):
                 return self._random_crop(image, crop_pct, rng)
             case PadCrop() as crop:
-                return _pad_crop(crop, self.preprocess.prepare(image), rng)
+                return _pad_crop(crop, self._prepared(image), rng)
             case Affine() as affine:
-                return _affine(affine, self.preprocess.prepare(image), rng)
+                return _affine(affine, self._prepared(image), rng)
             case NoGeometry():
-                return self.preprocess.prepare(image)
+                return self._prepared(image)
+
+    def _prepared(self, image: Tensor) -> Tensor:
+        """As in evaluation, but for a line that is too long: all of a batch have one size."""
+        prepared, rule = self.preprocess.prepare(image), self.preprocess.resize
+        if isinstance(rule, Line) and prepared.shape[2] != rule.size[1]:
+            return self.preprocess.scale(image, rule.size)
+        return prepared
 
     def _random_crop(self, image: Tensor, crop_pct: float, rng: np.random.Generator) -> Tensor:
         """Cut first, then resize what is kept: the same view to a fraction of a pixel."""

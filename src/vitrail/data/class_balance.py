@@ -1,9 +1,11 @@
-"""What can be wrong with classes: empty, tiny, far from balanced, missing in a split."""
+"""What can be wrong with classes, or the symbols of texts: none, few, unbalanced, in one split."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+
+from pydantic import Field
 
 from vitrail.config import Config
 from vitrail.data.dataset import Dataset
@@ -23,21 +25,34 @@ class SplitCounts(Config):
     Attributes:
         samples: Samples, readable or not.
         classes: Samples of every class, the empty ones too; a multi-label sample counts in each.
+            Of texts: how often every symbol occurs.
+        lengths: How many texts have each number of symbols; empty where targets are no texts.
     """
 
     samples: int
     classes: dict[str, int]
+    lengths: dict[int, int] = Field(default_factory=dict[int, int])
 
 
 def label_names(target: Target, classes: Sequence[str]) -> tuple[str, ...] | None:
-    """The names of a target's classes; None for a sample without a label."""
+    """The names of a target's classes, or the text it is; None for a sample without a label."""
     if target is None:
         return None
+    if isinstance(target, str):
+        return (target,)
     return tuple(classes[i] for i in (target if isinstance(target, tuple) else (target,)))
 
 
 def class_counts(dataset: Dataset) -> SplitCounts:
-    """Count the samples of every class, without reading one."""
+    """Count the samples of every class, or the symbols of texts, without reading one."""
+    if dataset.text:
+        texts = [target for target in dataset.targets if isinstance(target, str)]
+        found = Counter(symbol for text in texts for symbol in text)
+        return SplitCounts(
+            samples=len(dataset),
+            classes={symbol: found[symbol] for symbol in dataset.classes},
+            lengths=dict(sorted(Counter(map(len, texts)).items())),
+        )
     found = Counter(
         name for target in dataset.targets for name in label_names(target, dataset.classes) or ()
     )
@@ -47,7 +62,9 @@ def class_counts(dataset: Dataset) -> SplitCounts:
 
 
 def class_findings(counts: Mapping[str, SplitCounts]) -> Iterable[Finding]:
-    """Findings about classes, from the sizes of the splits."""
+    """Findings about classes or symbols, from the sizes of the splits."""
+    text = any(split.lengths for split in counts.values())
+    noun = "symbol" if text else "class"
     splits = {name: split.classes for name, split in counts.items() if split.samples}
     names = list(dict.fromkeys(name for split in splits.values() for name in split))
     homes = {name: [s for s, split in splits.items() if split.get(name)] for name in names}
@@ -55,7 +72,7 @@ def class_findings(counts: Mapping[str, SplitCounts]) -> Iterable[Finding]:
     yield from finding(
         "empty-class",
         "error",
-        f"{many(len(empty), 'class')} without any sample: add images or remove the class.",
+        f"{many(len(empty), noun)} without any sample: add images or remove the class.",
         empty,
     )
     alone = [
@@ -67,7 +84,7 @@ def class_findings(counts: Mapping[str, SplitCounts]) -> Iterable[Finding]:
     yield from finding(
         "label-in-one-split",
         "error" if unlearnable else "warning",
-        f"{many(len(alone), 'class')} in one split only, so that it cannot be both learned and "
+        f"{many(len(alone), noun)} in one split only, so that it cannot be both learned and "
         "measured: add images of it to the other splits.",
         alone,
     )
@@ -80,11 +97,28 @@ def class_findings(counts: Mapping[str, SplitCounts]) -> Iterable[Finding]:
     yield from finding(
         "few-samples",
         "warning",
-        f"{many(len(few), 'class')} with fewer than {MIN_SAMPLES} training samples: "
-        "add images or merge classes.",
+        f"{many(len(few), noun)} with fewer than {MIN_SAMPLES} training samples: "
+        f"add images{'' if text else ' or merge classes'}.",
         few,
     )
-    yield from _imbalance(train)
+    # Symbols of a language are never balanced.
+    yield from _long_texts(counts) if text else _imbalance(train)
+
+
+def _long_texts(counts: Mapping[str, SplitCounts]) -> Iterable[Finding]:
+    longest = {name: max(split.lengths, default=0) for name, split in counts.items()}
+    trained = longest.pop("train", 0)
+    yield from finding(
+        "long-text",
+        "warning",
+        f"A model learns texts of up to {many(trained, 'symbol')}, but there are longer ones to "
+        "measure it: add long texts to train.",
+        [
+            Example(ids=(), note=f"{name} ({many(length, 'symbol')})")
+            for name, length in longest.items()
+            if 0 < trained < length
+        ],
+    )
 
 
 def _imbalance(train: dict[str, int]) -> Iterable[Finding]:

@@ -1,9 +1,10 @@
-"""A CSV file of image paths and labels."""
+"""A CSV file of image paths and labels, or of image paths and texts."""
 
 from __future__ import annotations
 
 import csv
 import io
+import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -16,6 +17,7 @@ from vitrail.types import Target
 
 PATH_NAMES = ("path", "file", "filename", "file_name", "filepath", "image", "image_path")
 LABEL_NAMES = ("label", "labels", "class", "category", "target", "class_name")
+TEXT_NAMES = ("text", "transcription", "transcript")
 SPLIT_NAMES = ("split", "subset", "fold")
 SUFFIXES = (".csv", ".tsv")
 
@@ -27,6 +29,10 @@ class CsvDataset(FileDataset):
 
     The columns are found by their names, else the first two count. Labels with `;` make the data
     multi-label: `a;b` is two classes, an empty label is none. A missing image is a bad sample.
+
+    A column named `text` (`TEXT_NAMES`), where no column has the name of a label, makes the data
+    text: targets are the cells without the blanks around them, in Unicode's composed form (NFC),
+    and `classes` is the alphabet.
     """
 
     @classmethod
@@ -71,10 +77,15 @@ class CsvDataset(FileDataset):
         for number, row in enumerate(rows, first):
             if len(row) <= max(place, label, part) or not row[place].strip():
                 raise DataError(f"{name}: row {number} is incomplete; give it a path and a label")
-        targets, classes, multilabel = _targets([row[label] for row in rows], name, first)
+        cells = [row[label] for row in rows]
+        text = header is not None and _named(header, label, TEXT_NAMES)
+        if text:
+            targets, classes, multilabel = *_texts(cells, name, first), False
+        else:
+            targets, classes, multilabel = _targets(cells, name, first)
         folder = PurePosixPath(path).parent
         ids = [row[place].strip().replace("\\", "/") for row in rows]
-        return cls(
+        dataset = cls(
             [(storage, str(folder / image)) for image in ids],
             ids,
             targets,
@@ -82,6 +93,8 @@ class CsvDataset(FileDataset):
             multilabel=multilabel,
             published=_published([row[part] for row in rows], name, first) if part >= 0 else None,
         )
+        dataset.text = text
+        return dataset
 
 
 def _table(data: bytes, name: str) -> tuple[Row | None, list[Row]]:
@@ -107,7 +120,7 @@ def _columns(header: Row | None, rows: list[Row], name: str) -> tuple[int, int, 
     names = [cell.strip().lower() for cell in header or []]
     place, label, part = (
         next((names.index(word) for word in words if word in names), -1)
-        for words in (PATH_NAMES, LABEL_NAMES, SPLIT_NAMES)
+        for words in (PATH_NAMES, LABEL_NAMES + TEXT_NAMES, SPLIT_NAMES)
     )
     if place >= 0 and label >= 0:
         return place, label, part
@@ -119,6 +132,19 @@ def _columns(header: Row | None, rows: list[Row], name: str) -> tuple[int, int, 
     if place < 0 or label < 0:
         raise DataError(f"{name}: no columns for path and label; name them 'path' and 'label'")
     return place, label, part
+
+
+def _named(header: Row, column: int, words: Sequence[str]) -> bool:
+    return header[column].strip().lower() in words
+
+
+def _texts(cells: Sequence[str], name: str, first: int) -> tuple[list[Target], tuple[str, ...]]:
+    """The texts and their alphabet."""
+    texts = [unicodedata.normalize("NFC", cell.strip()) for cell in cells]
+    if not all(texts):
+        row = texts.index("") + first
+        raise DataError(f"{name}: row {row} has no text; write what the image says or take it out")
+    return [*texts], tuple(sorted({symbol for text in texts for symbol in text}))
 
 
 def _targets(
@@ -160,7 +186,7 @@ def _leads(storage: Storage, path: str) -> bool:
         place, label, _ = _columns(header, rows, path)
     except (DataError, BadSampleError):
         return False
-    if header and header[label].strip().lower() not in LABEL_NAMES:
+    if header and not _named(header, label, LABEL_NAMES + TEXT_NAMES):
         return False
     folder = PurePosixPath(path).parent
     known = set(storage.paths)

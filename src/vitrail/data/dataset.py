@@ -19,12 +19,14 @@ class Dataset(ABC):
     Attributes:
         classes: Class names in the order of their indices; empty where nothing is labelled.
         multilabel: Whether a target is a set of classes (a sorted tuple of indices).
+        text: Whether targets are texts; `classes` is then the alphabet, one character each.
         ids: One stable name a sample (a path relative to the data, or `test/17` for arrays).
         targets: One target a sample, as in `Sample.target`.
     """
 
     classes: tuple[str, ...]
     multilabel: bool
+    text: bool = False
     ids: Sequence[str]
     targets: Sequence[Target]
 
@@ -57,6 +59,7 @@ class Subset(Dataset):
         self.indices = tuple(indices)
         self.classes = dataset.classes
         self.multilabel = dataset.multilabel
+        self.text = dataset.text
         self.ids = [dataset.ids[i] for i in self.indices]
         self.targets = [dataset.targets[i] for i in self.indices]
 

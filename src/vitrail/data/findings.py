@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -23,11 +24,12 @@ Kind = Literal[
     "empty-class",
     "label-in-one-split",
     "few-samples",
+    "long-text",
     "imbalance",
 ]
 
-MAX_ASPECT = 5
-"""Longer side over shorter side above which an image is odd."""
+MAX_ASPECT = 5.0
+"""Longer side over shorter side above which an image is odd; a row of text may be of any length."""
 
 MAX_SCALE = 4
 """Factor between an image's scale (root of its area) and the median above which it is odd."""
@@ -170,16 +172,17 @@ def near_duplicates(seen: Sequence[Seen]) -> Iterable[Finding]:
     )
 
 
-def odd_sizes(seen: Sequence[Seen]) -> Iterable[Finding]:
-    """Strips, and images far smaller or larger than the others."""
+def odd_sizes(seen: Sequence[Seen], *, text: bool = False) -> Iterable[Finding]:
+    """Strips (but not of text), and images far smaller or larger than the others."""
     if not seen:
         return
     scale = statistics.median(_scale(s.size) for s in seen)
     side = float(statistics.median(min(s.size) for s in seen))
+    aspect = math.inf if text else MAX_ASPECT
     odd = [
         Example(ids=(s.id,), note=f"{s.size[1]} x {s.size[0]} ({why})")
         for s in seen
-        if (why := _oddity(s.size, scale, side))
+        if (why := _oddity(s.size, scale, side, aspect))
     ]
     yield from finding(
         "odd-size",
@@ -190,8 +193,8 @@ def odd_sizes(seen: Sequence[Seen]) -> Iterable[Finding]:
     )
 
 
-def _oddity(size: tuple[int, int], scale: float, side: float) -> str:
-    if max(size) > MAX_ASPECT * min(size):
+def _oddity(size: tuple[int, int], scale: float, side: float, aspect: float) -> str:
+    if max(size) > aspect * min(size):
         return f"{max(size) / min(size):.1f} times as long as wide"
     if min(size) < MIN_PIXELS <= side:
         return "tiny"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from vitrail.data import strips
 from vitrail.data.arrays import ArrayDataset
 from vitrail.data.builtin import digits
 from vitrail.data.cifar import CifarDataset
@@ -28,8 +29,9 @@ VAL_FRACTION = 0.1
 VAL_LIMIT = 10_000
 """What is cut off where the data bring no split; more validation images tell nothing new."""
 
-BUILT_IN = ("digits", *PUBLISHED)
-"""Names that are no paths; write `./digits` for a folder of that name."""
+BUILT_IN = ("digits", strips.NAME, *PUBLISHED)
+"""Names that are no paths; write `./digits` for a folder of that name. `strips:13-20` are strips of
+13 to 20 digits."""
 
 Split = Literal["all", "train", "val", "test"]
 
@@ -60,7 +62,7 @@ def open_source(data: str, *, seed: int = 0) -> Source:
     whole = found.dataset
     if found.published and "train" not in found.published:
         raise DataError(f"{data}: has {' and '.join(found.published)}, but no train part")
-    if len(whole.classes) < 2:
+    if len(whole.classes) < 2 and not whole.text:
         raise DataError(
             f"{data}: only one class ('{''.join(whole.classes)}'); a classifier needs at least "
             "two: add a folder or a label for each"
@@ -77,7 +79,8 @@ def open_source(data: str, *, seed: int = 0) -> Source:
     splits = {**splits, **split(train, seed=seed, test=test, val=val)}
     for name, part in splits.items():
         if not len(part):
-            raise DataError(f"{data}: too few images for a {name} part; give at least 3 a class")
+            least = "at least 3" if whole.text else "at least 3 a class"
+            raise DataError(f"{data}: too few images for a {name} part; give {least}")
     return Source(
         name=data,
         format=found.format,
@@ -121,6 +124,11 @@ def fingerprint(dataset: Dataset) -> str:
 def _detect(data: str) -> _Found:
     if data == "digits":
         return _Found(digits(), "built-in", "a built-in name: the digits of scikit-learn", {})
+    rows = strips.named(data)
+    if rows is not None:
+        low, high = rows.lengths
+        reason = f"a built-in name: rows of {low} to {high} of the digits of scikit-learn"
+        return _Found(rows, "built-in", reason, rows.published)
     if data in PUBLISHED:
         path = locate(data)
         found = _detect_storage(open_storage(path), str(path))
@@ -183,4 +191,6 @@ def _folders(folder: ImageFolder) -> _Found:
 
 
 def _kind(table: CsvDataset) -> str:
+    if table.text:
+        return f"; the labels are texts, in an alphabet of {len(table.classes)} symbols"
     return "; labels with ';', so several classes an image" if table.multilabel else ""

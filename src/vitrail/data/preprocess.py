@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
+import torch
 from jaxtyping import UInt8
 from pydantic import Field
 from torch import Tensor
@@ -93,7 +94,30 @@ class TokenBudget(Config):
         return (few, many) if height <= width else (many, few)
 
 
-Resize = Annotated[CenterCrop | Squash | TokenBudget, Field(discriminator="kind")]
+class Line(Config):
+    """Bring a line of text to one height at its own scale, and fill up to the width.
+
+    What is filled repeats the last column. A line that is longer keeps its scale and gets the next
+    multiple of the height; training, whose batches have one size, squeezes it instead.
+
+    Attributes:
+        size: Height, and the width that most lines fit into.
+    """
+
+    kind: Literal["line"] = "line"
+    size: Size
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """Size of the image before it is filled up."""
+        return self.size[0], max(1, round(width * self.size[0] / height))
+
+    def filled(self, height: int, width: int) -> tuple[int, int]:
+        """Size of the result."""
+        rows, columns = self.resized(height, width)
+        return rows, self.size[1] if columns <= self.size[1] else -(-columns // rows) * rows
+
+
+Resize = Annotated[CenterCrop | Squash | TokenBudget | Line, Field(discriminator="kind")]
 
 
 class Preprocess(Config):
@@ -124,6 +148,8 @@ class Preprocess(Config):
         match self.resize:
             case CenterCrop(size=size):
                 return size
+            case Line() as line:
+                return line.filled(height, width)
             case rule:
                 return rule.resized(height, width)
 
@@ -139,6 +165,8 @@ class Preprocess(Config):
         height, width = image.shape[1:]
         resized = self.resize.resized(height, width)
         image = self.scale(image, resized)
+        if isinstance(self.resize, Line):
+            return _fill(image, self.resize.filled(height, width)[1])
         return _center(image, self.output_size(height, width))
 
     def scale(self, image: UInt8[Tensor, "3 H W"], size: tuple[int, int]) -> UInt8[Tensor, "3 h w"]:
@@ -149,6 +177,14 @@ class Preprocess(Config):
         # gives the batch axis the stride by which torch recognises that memory.
         batch = image.permute(1, 2, 0)[None].permute(0, 3, 1, 2)
         return F.interpolate(batch, size=size, mode=self.interpolation, antialias=self.antialias)[0]
+
+
+def _fill(image: UInt8[Tensor, "3 H W"], width: int) -> UInt8[Tensor, "3 H w"]:
+    """Repeat the last column up to the width."""
+    missing = width - image.shape[2]
+    if missing == 0:
+        return image
+    return torch.cat([image, image[:, :, -1:].expand(-1, -1, missing)], dim=2)
 
 
 def _center(image: UInt8[Tensor, "3 H W"], size: tuple[int, int]) -> UInt8[Tensor, "3 h w"]:

@@ -23,7 +23,8 @@ def split(dataset: Dataset, *, seed: int, test: float, val: float) -> dict[str, 
     """Cut test and validation parts out of a data set, class by class.
 
     Every class keeps at least one training sample; a class with three or more samples (that are
-    no duplicates) has one in every part that is asked for. Multi-label data are cut at random.
+    no duplicates) has one in every part that is asked for. Multi-label data and texts are cut at
+    random; every class or symbol keeps a training sample there too.
 
     Args:
         dataset: What to cut.
@@ -39,7 +40,8 @@ def split(dataset: Dataset, *, seed: int, test: float, val: float) -> dict[str, 
         return {"train": Subset(dataset, range(len(dataset)))}
     strata: defaultdict[Target, list[Group]] = defaultdict(list)
     for group in duplicate_groups(dataset):
-        strata[None if dataset.multilabel else dataset.targets[group[0]]].append(group)
+        one = dataset.multilabel or dataset.text
+        strata[None if one else dataset.targets[group[0]]].append(group)
     parts: dict[str, list[Group]] = {"train": [], "val": [], "test": []}
     for groups in strata.values():
         groups.sort(key=lambda group: min(_order(seed, dataset.ids[i]) for i in group))
@@ -108,14 +110,15 @@ def _take(
     return rest
 
 
-def _classes(target: Target) -> tuple[int, ...]:
+def _classes(target: Target) -> tuple[int | str, ...]:
+    """The classes of a target, or the symbols of a text."""
     if target is None:
         return ()
-    return target if isinstance(target, tuple) else (target,)
+    return (target,) if isinstance(target, int) else tuple(target)
 
 
 def _keep_every_class(parts: dict[str, list[Group]], targets: Sequence[Target]) -> None:
-    """Move groups back to train until no class is without a training sample."""
+    """Move groups back to train until no class or symbol is without a training sample."""
     counts = Counter(c for group in parts["train"] for i in group for c in _classes(targets[i]))
     for name in ("val", "test"):
         kept: list[Group] = []

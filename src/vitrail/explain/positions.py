@@ -1,40 +1,113 @@
-"""What the stem has learned: where a patch stands and what it looks for (ViT paper, Fig. 7)."""
+"""How a model is told where a patch stands (ViT paper, Fig. 7, centre, and its like)."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitrail.backbones.vit import Learned1dConfig, PositionsConfig, ViT
+from vitrail.backbones import BackboneConfig
+from vitrail.backbones.hybrid import Hybrid, HybridConfig
+from vitrail.backbones.recurrent import RecurrentConfig
+from vitrail.backbones.resnet import ResNetConfig
+from vitrail.backbones.swin import Swin, SwinConfig, SwinV2Config
+from vitrail.backbones.t2t import T2T, T2TConfig
+from vitrail.backbones.vit import Learned1dConfig, PositionsConfig, ViT, ViTConfig
 from vitrail.model import Model
-from vitrail.nn.patches import ConvStem, PatchStem
-from vitrail.nn.positions import NoPositions
+from vitrail.nn.positions import AbsolutePositions, NoPositions, RelativeBias2d
+from vitrail.nn.windows import ContinuousPositions, RelativePositions
+from vitrail.types import Grid
 
 
 def position_similarity(model: Model) -> Float[Tensor, "h w h w"] | None:
     """Cosine similarity of each patch's position vector with all others (Fig. 7, centre).
 
+    Where every layer adds a table of its own it is that of the first.
+
     Returns:
         `result[i, j]` is the map of the patch in row i and column j, from -1 to 1; 1 at (i, j)
         itself. None for a model that adds no position vectors: `describe_positions` says why.
     """
-    backbone = model.backbone
-    assert isinstance(backbone, ViT)
-    if isinstance(backbone.pos_embed, NoPositions):
+    found = _added(model)
+    if found is None or isinstance(found[0], NoPositions):
         return None
-    grid = backbone.config.grid
+    positions, grid = found
     with torch.no_grad():
-        vectors = F.normalize(backbone.pos_embed.table(grid)[0].float(), dim=1)
+        vectors = F.normalize(positions.table(grid)[0].float(), dim=1)
     similarity = (vectors @ vectors.T).clamp(-1, 1)
     return similarity.reshape(*grid, *grid).cpu()
 
 
-def describe_positions(positions: PositionsConfig) -> str:
-    """One sentence on how a model of this configuration is told where a patch stands."""
+def relative_biases(model: Model) -> Float[Tensor, "h r c"] | None:
+    """What the first layer adds to the attention score for each offset, head by head.
+
+    Returns:
+        The middle is the patch itself, above it the patch above, right of it the patch to the
+        right. None for a model without such a bias.
+    """
+    for part in model.backbone.modules():
+        match part:
+            case RelativeBias2d():
+                # The table is indexed by query minus key: turned, it shows where the key stands.
+                return part.weight.detach()[0].float().flip(1, 2).cpu()
+            case RelativePositions() | ContinuousPositions():
+                with torch.no_grad():
+                    return _by_offset(part.compute().float().cpu(), part.size)
+            case _:
+                pass
+    return None
+
+
+def describe_positions(config: BackboneConfig) -> str:
+    """One or two sentences on how a model of this configuration is told where a patch stands."""
+    match config:
+        case ViTConfig():
+            return _WORDS_OF_POSITIONS_IN[config.positions_in].format(
+                _added_words(config.positions)
+            )
+        case HybridConfig():
+            return _added_words(config.positions)
+        case T2TConfig():
+            return _WORDS["sincos_1d"]
+        case SwinConfig() | SwinV2Config():
+            return _WORDS_OF_SWIN[config.positions]
+        case ResNetConfig():
+            return (
+                "This model has no position vectors: convolutions keep neighbours together and "
+                "treat every place alike; only the zeros beyond the edge tell where the edge is."
+            )
+        case RecurrentConfig(bidirectional=both):
+            ends = ", once from each end" if both else ""
+            return (
+                "This model has no position vectors: it reads the patches one after the other, row "
+                f"by row{ends}; their order is in the recurrence."
+            )
+
+
+def _added(model: Model) -> tuple[AbsolutePositions, Grid] | None:
+    """The table that is added to the patches, and the grid that it was made for."""
+    backbone = model.backbone
+    match backbone:
+        case ViT() | T2T() | Hybrid():
+            return backbone.pos_embed, backbone.config.grid
+        case Swin():
+            return backbone.pos_embed, backbone.config.grids[0]
+        case _:
+            return None
+
+
+def _by_offset(bias: Float[Tensor, "h N N"], size: int) -> Float[Tensor, "h r r"]:
+    """From one value for each pair of places of a window to one for each offset, key from query."""
+    place = torch.arange(size * size)
+    y, x = place // size, place % size
+    rows, columns = (at[None, :] - at[:, None] + size - 1 for at in (y, x))
+    table = bias.new_empty(len(bias), 2 * size - 1, 2 * size - 1)
+    table[:, rows, columns] = bias
+    return table
+
+
+def _added_words(positions: PositionsConfig) -> str:
     if isinstance(positions, Learned1dConfig) and positions.start == "sincos_2d":
         return (
             "Each patch has a learned position vector that started from sines and cosines of its "
@@ -62,68 +135,24 @@ _WORDS = {
     ),
 }
 
+_WORDS_OF_POSITIONS_IN = {
+    "stem": "{}",
+    "layers": "{} Every layer adds vectors of its own; these are those of the first.",
+    "layers_shared": "{} Every layer adds the same vectors again.",
+}
 
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """Pictures of what the stem responds to.
-
-    Attributes:
-        images: RGB from 0 to 1; 0.5 is a weight of zero, each picture is scaled by itself.
-        variance: Share of the filters' variance that each picture explains, greatest first, where
-            the pictures are principal components; empty where they are the filters themselves.
-    """
-
-    images: Float[Tensor, "K 3 P P"]
-    variance: tuple[float, ...]
-
-
-def patch_filters(model: Model, *, grey: bool = False, most: int = 28) -> Filters:
-    """Principal components of the patch-embedding filters as RGB pictures (Fig. 7, left).
-
-    For a convolutional stem: the filters of its first convolution, those with the greatest norm
-    first.
-
-    Args:
-        model: Any model with a stem of patches or convolutions.
-        grey: The model sees grey images only: what a filter makes of them depends on the sum of
-            its channels alone, so that sum is shown.
-        most: Pictures to give at most; 28 as in the paper.
-    """
-    backbone = model.backbone
-    assert isinstance(backbone, ViT)
-    stem = backbone.patch_embed
-    assert isinstance(stem, PatchStem | ConvStem)
-    first = stem.proj if isinstance(stem, PatchStem) else stem.convs[0]
-    assert isinstance(first, torch.nn.Conv2d)
-    weight = first.weight.detach().float().cpu()
-    preprocess = model.config.preprocess
-    if grey:
-        scaled = weight / torch.tensor(preprocess.std)[:, None, None]
-        weight = scaled.sum(dim=1, keepdim=True).expand_as(weight)
-    elif preprocess.channel_order == "bgr":
-        weight = weight.flip(1)
-    if isinstance(stem, PatchStem):
-        return _components(weight, most)
-    power = weight.square().sum(dim=(1, 2, 3))
-    order = power.argsort(descending=True, stable=True)[:most]
-    return Filters(_to_rgb(weight[order]), ())
-
-
-def _components(weight: Float[Tensor, "D 3 P P"], most: int) -> Filters:
-    flat = weight.flatten(1)
-    _, singular, directions = torch.svd(flat - flat.mean(dim=0))
-    power = singular.square()
-    share = power / power.sum().clamp_min(torch.finfo(power.dtype).tiny)
-    # A component without variance has no direction of its own: it would be rounding errors.
-    count = min(most, max(1, int((singular > 1e-5 * singular[0]).sum())))
-    components = directions.T[:count]
-    # The sign of a component is free; it is set so that its greatest weight is positive.
-    greatest = components.gather(1, components.abs().argmax(dim=1, keepdim=True))
-    images = (components * greatest.sign()).reshape(-1, *weight.shape[1:])
-    return Filters(_to_rgb(images), tuple(float(value) for value in share[:count]))
-
-
-def _to_rgb(images: Float[Tensor, "K 3 P P"]) -> Float[Tensor, "K 3 P P"]:
-    """Scale each picture by its greatest weight, so that zero is the middle grey."""
-    greatest = images.abs().amax(dim=(1, 2, 3), keepdim=True)
-    return images / greatest.clamp_min(torch.finfo(images.dtype).tiny) / 2 + 0.5
+_WORDS_OF_SWIN = {
+    "relative": (
+        "This model has no position vectors to compare: inside each window it adds a learned bias "
+        "for the offset between two places to their attention score."
+    ),
+    "absolute": "Each patch has a position vector of its own, learned in training.",
+    "absolute_and_relative": (
+        "Each patch has a position vector of its own, learned in training; besides, a learned bias "
+        "for the offset between two places of a window is added to their attention score."
+    ),
+    "none": (
+        "This model has no position vectors: attention sees a set of places in each window, and "
+        "only the windows and the merging of neighbours keep them in order."
+    ),
+}

@@ -19,6 +19,7 @@ from vitrail.metrics.calibration import (
     fit_temperature,
     reliability,
 )
+from vitrail.metrics.measured import Measured
 from vitrail.types import Target
 
 RESAMPLES = 1000
@@ -35,7 +36,7 @@ class ClassMetrics(Config):
     average_precision: float | None = None
 
 
-class ClassificationMetrics(Config):
+class ClassificationMetrics(Measured):
     """All that is measured on one labelled set.
 
     Attributes:
@@ -52,9 +53,6 @@ class ClassificationMetrics(Config):
             1 means calibrated.
     """
 
-    count: int
-    metrics: dict[str, float]
-    intervals: dict[str, tuple[float, float]]
     per_class: tuple[ClassMetrics, ...]
     confusion: tuple[tuple[int, ...], ...]
     reliability: tuple[ReliabilityBin, ...]
@@ -114,7 +112,7 @@ def _single_label(
         count=len(labels),
         metrics=metrics
         | {"ece": expected_calibration_error(bars), "nll": float(-np.log(own).mean())},
-        intervals={name: _interval(values, metrics[name]) for name, values in resampled.items()},
+        intervals={name: interval(values, metrics[name]) for name, values in resampled.items()},
         per_class=_per_class(truth, np.eye(len(classes), dtype=np.int64)[predicted], classes),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
         reliability=bars,
@@ -234,8 +232,8 @@ def _multilabel_intervals(
             mean = _sklearn().average_precision_score(truth[drawn][:, seen], scores[drawn][:, seen])
             values.append(float(mean))
     return {
-        "exact_match": _interval(exact, metrics["exact_match"]),
-        "map": _interval(np.asarray(values or [metrics["map"]]), metrics["map"]),
+        "exact_match": interval(exact, metrics["exact_match"]),
+        "map": interval(np.asarray(values or [metrics["map"]]), metrics["map"]),
     }
 
 
@@ -246,7 +244,7 @@ def _sklearn() -> Any:
     return metrics
 
 
-def _interval(values: Float[np.ndarray, "R"], value: float) -> tuple[float, float]:
+def interval(values: Float[np.ndarray, "R"], value: float) -> tuple[float, float]:
     """The 95 % percentile interval, widened to hold the value itself.
 
     Macro averages of few samples are biased under resampling (a class drops out), so that the

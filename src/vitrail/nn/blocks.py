@@ -16,12 +16,15 @@ Activation = Literal["gelu", "gelu_tanh"]
 
 
 class Mlp(nn.Module):
-    """Two linear maps with a GELU between them (ViT section 3.1)."""
+    """Two linear maps with a nonlinearity between: GELU (ViT 3.1) or ReLU (Vaswani, equation 2)."""
 
-    def __init__(self, dim: int, hidden: int, *, activation: Activation = "gelu") -> None:
+    def __init__(
+        self, dim: int, hidden: int, *, activation: Activation | Literal["relu"] = "gelu"
+    ) -> None:
         super().__init__()
+        gelu = nn.GELU(approximate="tanh" if activation == "gelu_tanh" else "none")
         self.fc1 = nn.Linear(dim, hidden)
-        self.act = nn.GELU(approximate="tanh" if activation == "gelu_tanh" else "none")
+        self.act = nn.ReLU() if activation == "relu" else gelu
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, tokens: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
@@ -52,12 +55,13 @@ class StochasticDepth(nn.Module):
         assert 0 <= rate < 1, f"drop rate {rate} is not in [0, 1)"
         self.rate = rate
 
-    def forward(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+    def forward(self, branch: Float[Tensor, "B *N"]) -> Float[Tensor, "B *N"]:
         """Identity in evaluation."""
         if not self.training or self.rate == 0:
-            return tokens
-        keep = tokens.new_empty(tokens.shape[0], 1, 1).bernoulli_(1 - self.rate)
-        return tokens * keep.div_(1 - self.rate)
+            return branch
+        one_a_sample = (branch.shape[0],) + (1,) * (branch.ndim - 1)
+        keep = branch.new_empty(one_a_sample).bernoulli_(1 - self.rate)
+        return branch * keep.div_(1 - self.rate)
 
 
 class Block(nn.Module):

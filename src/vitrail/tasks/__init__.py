@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
 from vitrail.tasks.classify import Classify, ClassifyConfig
 from vitrail.tasks.task import Task
+from vitrail.tasks.transcribe import Transcribe, TranscribeConfig
 
-TaskConfig = ClassifyConfig
+TaskConfig = Annotated[ClassifyConfig | TranscribeConfig, Field(discriminator="kind")]
 """The union of all tasks; tests iterate over it."""
 
 
-def build_task(config: TaskConfig, width: int) -> Task:
+def build_task(
+    config: TaskConfig, *, pooled_width: int, token_width: int, distilled: bool
+) -> Task:
     """The head that a configuration describes, with fresh weights.
 
     Args:
         config: The task.
-        width: Width of the backbone's pooled features.
+        pooled_width: Width of the backbone's pooled features.
+        token_width: Width of its tokens.
+        distilled: Whether it gives a distillation token, which needs a head of its own.
     """
     match config:
         case ClassifyConfig():
-            return Classify(config, width)
+            return Classify(config, pooled_width, distilled=distilled)
+        case TranscribeConfig():
+            return Transcribe(config, token_width)

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, cast
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitrail.config import Config
+from vitrail.config import Config, nearest
+from vitrail.data.dataset import Dataset
+from vitrail.errors import DataError
+from vitrail.metrics.classification import ClassificationMetrics, classification_metrics
 from vitrail.tasks.task import Task
 from vitrail.types import Classification, Features, Prediction, Target
 
@@ -42,18 +46,32 @@ class ClassifyConfig(Config):
 
 
 class Classify(Task):
-    """Pooled features to one logit a class (ViT section 3.1, the fine-tuning head)."""
+    """Pooled features to one logit a class (ViT section 3.1, the fine-tuning head).
 
-    def __init__(self, config: ClassifyConfig, width: int) -> None:
+    A backbone with a distillation token has a second head on it; the answer is the mean of both
+    (DeiT section 4, "joint classifiers").
+    """
+
+    def __init__(self, config: ClassifyConfig, width: int, *, distilled: bool = False) -> None:
         super().__init__()
         self.config = config
-        self.head = nn.Linear(width, len(config.classes))
-        nn.init.trunc_normal_(self.head.weight, std=0.02)
-        nn.init.zeros_(self.head.bias)
+        self.head = _head(width, len(config.classes))
+        self.head_dist = _head(width, len(config.classes)) if distilled else None
 
     def forward(self, features: Features) -> Float[Tensor, "B C"]:
         """Logits."""
-        return self.head(features.pooled)
+        if self.head_dist is None:
+            return self.head(features.pooled)
+        own, distilled = self.heads(features)
+        return (own + distilled) / 2
+
+    def heads(self, features: Features) -> tuple[Float[Tensor, "B C"], Float[Tensor, "B C"]]:
+        """Logits of the class token and of the distillation token, which may be the same."""
+        own = self.head(features.pooled)
+        if self.head_dist is None:
+            return own, own
+        assert features.distilled is not None
+        return own, self.head_dist(features.distilled)
 
     def encode(
         self, targets: Sequence[Target], device: torch.device | str = "cpu"
@@ -62,6 +80,7 @@ class Classify(Task):
         rows = torch.zeros(len(targets), len(self.config.classes))
         for row, target in zip(rows, targets, strict=True):
             assert target is not None, "training needs a label for every sample"
+            assert not isinstance(target, str), "a text is no class"
             row[[target] if isinstance(target, int) else list(target)] = 1.0
         return rows.to(device)
 
@@ -79,6 +98,36 @@ class Classify(Task):
         scaled = output.float() / self.config.temperature
         return scaled.sigmoid() if self.config.multilabel else scaled.softmax(dim=1)
 
+    def adapt(self, dataset: Dataset) -> list[Target]:
+        """Targets in the order of the model's classes, which are matched by name.
+
+        Raises:
+            DataError: a class that the model does not know, several labels an image where the
+                model gives one, or a sample without a label.
+        """
+        if dataset.text:
+            raise DataError("the data has texts, the model gives classes; train with them first")
+        if dataset.multilabel and not self.config.multilabel:
+            raise DataError(
+                "the data has several labels an image, the model gives one; train again"
+            )
+        index = class_index(self.config.classes, dataset.classes)
+        return [_translate(target, index) for target in dataset.targets]
+
+    def measure(
+        self, predictions: Sequence[Prediction], targets: Sequence[Target], *, intervals: bool
+    ) -> ClassificationMetrics:
+        """Accuracy, calibration and their kin."""
+        found = cast("Sequence[Classification]", predictions)
+        return classification_metrics(
+            np.array([list(prediction.scores.values()) for prediction in found]),
+            targets,
+            self.config.classes,
+            multilabel=self.config.multilabel,
+            threshold=self.config.threshold,
+            intervals=intervals,
+        )
+
     def postprocess(self, output: Float[Tensor, "B C"]) -> list[Prediction]:
         """Label and scores by class name."""
         classes = self.config.classes
@@ -93,3 +142,35 @@ class Classify(Task):
             scores = dict(zip(classes, row, strict=True))
             predictions.append(Classification(label, row[best], scores))
         return predictions
+
+
+def class_index(known: Sequence[str], given: Sequence[str]) -> list[int]:
+    """For each given class its place among those that a model knows.
+
+    Raises:
+        DataError: one of them is unknown; the nearest known names are offered.
+    """
+    for name in given:
+        if name not in known:
+            shown = ", ".join(known[:10]) + (" ..." if len(known) > 10 else "")
+            raise DataError(
+                f"the data has a class '{name}' that the model does not know"
+                f"{nearest(name, known)}; the model's classes: {shown}"
+            )
+    return [list(known).index(name) for name in given]
+
+
+def _translate(target: Target, index: list[int]) -> Target:
+    if target is None:
+        raise DataError("evaluation needs a label for every sample; to label new images: predict")
+    assert not isinstance(target, str), "a text is no class"
+    if isinstance(target, int):
+        return index[target]
+    return tuple(sorted(index[i] for i in target))
+
+
+def _head(width: int, classes: int) -> nn.Linear:
+    head = nn.Linear(width, classes)
+    nn.init.trunc_normal_(head.weight, std=0.02)
+    nn.init.zeros_(head.bias)
+    return head

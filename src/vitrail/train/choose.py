@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
@@ -14,6 +15,8 @@ LOOK = 32
 """Images whose size is looked at."""
 SMALL_SIDE = 64
 """Images up to this side are small images: digits, clothes, icons."""
+LINE = 32
+"""Height that lines of text are brought to."""
 MANY = 100_000
 """From so many photos on, a Vision Transformer learns from scratch by the published recipe."""
 
@@ -57,10 +60,12 @@ def choose_recipe(
     side = max(height, width)
     reason = "as asked"
     if name is None:
-        name, reason = _preset(side, len(train))
+        name, reason = _preset(train, side)
     overrides = list(overrides)
     if model is not None:
         overrides.insert(0, f"model.name={model}")
+    elif name == "strips":
+        overrides.insert(0, f"model.image_size=[{LINE}, {_line_width(train)}]")
     elif name == "small-images":
         overrides.insert(0, f"model.name={_small_model(side)}")
         overrides.insert(1, f"model.image_size=[{height}, {width}]")
@@ -77,6 +82,11 @@ def typical_size(dataset: Dataset) -> tuple[int, int]:
     Raises:
         DataError: none of them can be read.
     """
+    sizes = _some_sizes(dataset)
+    return round(median(h for h, _ in sizes)), round(median(w for _, w in sizes))
+
+
+def _some_sizes(dataset: Dataset) -> list[tuple[int, int]]:
     step = max(1, len(dataset) // LOOK)
     sizes: list[tuple[int, int]] = []
     for index in range(0, len(dataset), step):
@@ -89,15 +99,24 @@ def typical_size(dataset: Dataset) -> tuple[int, int]:
             break
     if not sizes:
         raise DataError("no training image can be read; `vitrail check` lists why")
-    return round(median(h for h, _ in sizes)), round(median(w for _, w in sizes))
+    return sizes
 
 
-def _preset(side: int, count: int) -> tuple[str, str]:
+def _preset(train: Dataset, side: int) -> tuple[str, str]:
+    count = len(train)
+    if train.text:
+        return "strips", "the labels are texts"
     if side <= SMALL_SIDE:
         return "small-images", f"images are about {side} pixels large (up to {SMALL_SIDE})"
     if count < MANY:
         return "small-data", f"{count} photos of about {side} pixels, fewer than {MANY}"
     return "deit", f"{count} photos, enough for the published recipe"
+
+
+def _line_width(train: Dataset) -> int:
+    """Width of the widest line that was looked at, at the height of a line, in whole squares."""
+    widest = max(width / height for height, width in _some_sizes(train))
+    return max(1, math.ceil(widest)) * LINE
 
 
 def _small_model(side: int) -> str:

@@ -27,14 +27,14 @@ from vitrail.train.checkpoint import Position, load_checkpoint, save_checkpoint
 from vitrail.train.ema import Ema
 from vitrail.train.interrupt import Interrupt, InterruptedRunError
 from vitrail.train.log import MetricsLog
-from vitrail.train.mixing import mix, smooth
+from vitrail.train.objective import build_objective
 from vitrail.train.optim import build_optimizer, freeze, learning_rate
 from vitrail.train.progress import Clock, Progress
 from vitrail.train.recipe import Recipe
 from vitrail.types import Batch
 from vitrail.weights.modelfile import Provenance, save_model
 
-LOWER_IS_BETTER = ("nll", "ece")
+LOWER_IS_BETTER = ("nll", "ece", "cer")
 _MIXING, _DROPPING = 1 << 32, 1 << 33
 """In the place of a repeat count: streams of random numbers of a whole batch."""
 
@@ -70,13 +70,11 @@ class Trainer:
         self.ema = Ema(model, recipe.ema) if recipe.ema else None
         self.shadow = _twin(model) if self.ema else model
         self.loader = _training_loader(train, model, recipe)
-        self.class_weights = _class_weights(train, recipe).to(_device(model))
+        self.objective = build_objective(model, train, recipe)
         self.position = Position()
         self.last_value: float | None = None
         self.last_checkpoint: Path | None = None
         self.note: str | None = None
-        compiled = cast("Any", torch).compile(model) if recipe.model.compile else model
-        self._forward = cast("nn.Module", compiled)
         self._clock = Clock()
 
     @property
@@ -147,19 +145,13 @@ class Trainer:
         if not batch.ids:
             return
         recipe, at = self.recipe, self.position
-        device = _device(self.model)
         rng = sample_rng(recipe.seed, at.epoch, at.batch, _MIXING)
         dropping = sample_rng(recipe.seed, at.epoch, at.batch, _DROPPING)
         seed = int(dropping.integers(1 << 62))
         torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
-        task = self.model.task
-        targets = task.encode(batch.targets, device)
-        images, targets = mix(batch.images.to(device, non_blocking=True), targets, recipe.mix, rng)
-        weights = _sample_weights(targets, self.class_weights)
-        multilabel = self.model.config.task.multilabel
-        targets = smooth(targets, recipe.mix.label_smoothing, multilabel=multilabel)
+        images = batch.images.to(_device(self.model), non_blocking=True)
         with self._autocast():
-            losses = task.loss(self._forward(images).float(), targets)
+            losses, weights = self.objective(images, batch.targets, rng)
         self._insist_finite(losses, batch)
         loss = (losses * weights).mean() / self._batches_of_step()
         loss.backward()  # pyright: ignore[reportUnknownMemberType]
@@ -339,15 +331,24 @@ def selection_metric(train: Dataset, recipe: Recipe) -> str:
     Raises:
         ConfigError: the recipe names one that is not measured on such data.
     """
-    single = ("top1", "balanced_accuracy", *(("top5",) if len(train.classes) > 5 else ()))
-    own = ("map", "exact_match") if train.multilabel else single
-    metric = recipe.stop.metric or own[0]
-    if metric not in (*own, "f1", "nll", "ece"):
+    known = _metrics_of(train)
+    metric = recipe.stop.metric or known[0]
+    if metric not in known:
         raise ConfigError(
             f"stop.metric = '{metric}' is not measured on this data; "
-            f"take one of {', '.join((*own, 'f1', 'nll', 'ece'))}"
+            f"take one of {', '.join(known)}"
         )
     return metric
+
+
+def _metrics_of(train: Dataset) -> tuple[str, ...]:
+    """The metrics that such data have, the usual one first."""
+    if train.text:
+        return ("exact_match", "cer")
+    if train.multilabel:
+        return ("map", "exact_match", "f1", "nll", "ece")
+    top5 = ("top5",) if len(train.classes) > 5 else ()
+    return ("top1", "balanced_accuracy", *top5, "f1", "nll", "ece")
 
 
 def _training_loader(train: Dataset, model: Model, recipe: Recipe) -> Loader:
@@ -362,27 +363,6 @@ def _training_loader(train: Dataset, model: Model, recipe: Recipe) -> Loader:
         drop_last=True,
         strict=recipe.data.strict,
     )
-
-
-def _class_weights(train: Dataset, recipe: Recipe) -> Float[Tensor, "C"]:
-    """One weight a class with a mean of 1 over the samples; ones when classes count alike."""
-    counts = torch.zeros(len(train.classes))
-    for target in train.targets:
-        counts[[target] if isinstance(target, int) else list(target or ())] += 1
-    if recipe.class_weights == "none":
-        return torch.ones_like(counts)
-    present = counts > 0
-    weights = torch.where(present, counts.sum() / counts.clamp_min(1), 0.0)
-    return weights / present.sum()
-
-
-def _sample_weights(
-    targets: Float[Tensor, "B C"], class_weights: Float[Tensor, "C"]
-) -> Float[Tensor, "B"]:
-    """Mean weight of a sample's classes, by their share in it; 1 where it has no label."""
-    total = targets.sum(1)
-    mean = (targets * class_weights).sum(1) / torch.where(total > 0, total, 1.0)
-    return torch.where(total > 0, mean, 1.0)
 
 
 def _twin(model: Model) -> Model:

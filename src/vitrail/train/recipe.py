@@ -15,7 +15,7 @@ from vitrail.data.workers import Auto, Workers
 from vitrail.errors import ConfigError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-PRESETS = ("small-images", "small-data", "deit")
+PRESETS = ("small-images", "small-data", "deit", "deit-distilled", "strips")
 
 
 class ModelRecipe(Config):
@@ -25,12 +25,14 @@ class ModelRecipe(Config):
         name: A variant of `vitrail models`.
         image_size: Height and width that images are brought to; None keeps the variant's own.
         drop_path: Stochastic depth; None keeps the variant's own.
+        backbone: Fields laid over the variant's backbone, as in `model.backbone.depth=6`.
         compile: Run training steps through `torch.compile`.
     """
 
     name: str = "vit_tiny_patch16_224"
     image_size: tuple[PositiveInt, PositiveInt] | None = None
     drop_path: float | None = Field(default=None, ge=0, lt=1)
+    backbone: dict[str, Any] = Field(default_factory=dict[str, Any])
     compile: bool = False
 
 
@@ -64,6 +66,44 @@ class MixRecipe(Config):
     mixup: float = Field(default=0.0, ge=0)
     cutmix: float = Field(default=0.0, ge=0)
     probability: Fraction = 1.0
+
+
+class DistillRecipe(Config):
+    """A teacher to learn from beside the labels (Touvron et al. 2021, section 4).
+
+    Attributes:
+        teacher: Model file or run folder of any vitrail model that knows the same classes.
+        method: `hard` takes the teacher's decision for a label (equation 3), `soft` its
+            distribution (equation 2; Hinton et al. 2015).
+        alpha: Share of the teacher in the loss; the paper has 0.5 for hard and 0.1 for soft.
+        temperature: Softening of both distributions, for `soft`.
+    """
+
+    teacher: str
+    method: Literal["hard", "soft"] = "hard"
+    alpha: Fraction = 0.5
+    temperature: PositiveFloat = 3.0
+
+
+class TranscribeRecipe(Config):
+    """The decoder that writes the text of an image.
+
+    Attributes:
+        width: Width of its tokens.
+        depth: Blocks.
+        heads: Attention heads a block.
+        positions: How it knows which symbol is the next.
+        beams: Texts that are followed at once when predicting; 1 is greedy.
+        max_length: Longest text that it can write; None takes twice the longest of the training
+            part, at least 32.
+    """
+
+    width: PositiveInt = 96
+    depth: PositiveInt = 2
+    heads: PositiveInt = 4
+    positions: Literal["sinusoidal", "rotary"] = "sinusoidal"
+    beams: PositiveInt = 1
+    max_length: PositiveInt | None = None
 
 
 class OptimRecipe(Config):
@@ -120,13 +160,15 @@ class StopRecipe(Config):
     """Which weights are kept, and when training ends early.
 
     Attributes:
-        metric: Metric of the validation part that is to be greatest (least for nll and ece);
-            None takes `top1`, or `map` for multi-label data.
+        metric: Metric of the validation part that is to be greatest (least for nll, ece, cer);
+            None takes `top1`, `map` for multi-label data, `exact_match` for texts.
         patience: Epochs without a better metric after which training ends; None never.
     """
 
     metric: (
-        Literal["top1", "top5", "balanced_accuracy", "f1", "map", "exact_match", "nll", "ece"]
+        Literal[
+            "top1", "top5", "balanced_accuracy", "f1", "map", "exact_match", "nll", "ece", "cer"
+        ]
         | None
     ) = None
     patience: PositiveInt | None = None
@@ -158,6 +200,8 @@ class Recipe(Config):
         seed: Seed of the split, of the fresh weights, of order, augmentation and dropping.
         ema: Decay of the moving average of the weights that is evaluated and kept (Polyak and
             Juditsky 1992); None keeps the plain weights.
+        distill: A teacher to learn from beside the labels; None for none.
+        transcribe: The decoder of a model that reads text; None takes the usual one.
         class_weights: `balanced` weighs each class by the inverse of its frequency.
     """
 
@@ -166,6 +210,8 @@ class Recipe(Config):
     data: LoaderRecipe = LoaderRecipe()
     augment: AugmentConfig = AugmentConfig()
     mix: MixRecipe = MixRecipe()
+    distill: DistillRecipe | None = None
+    transcribe: TranscribeRecipe | None = None
     optim: OptimRecipe = OptimRecipe()
     schedule: ScheduleRecipe = ScheduleRecipe()
     ema: float | None = Field(default=None, gt=0, lt=1)

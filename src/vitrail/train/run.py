@@ -11,23 +11,29 @@ from typing import Any
 
 import torch
 
-from vitrail.config import build, read_toml, write_toml
+from vitrail.config import build, merge, read_toml, write_toml
 from vitrail.data.dataset import Dataset, Source
 from vitrail.data.open import open_source
-from vitrail.data.preprocess import CenterCrop
+from vitrail.data.preprocess import CenterCrop, Line
 from vitrail.device import pick_device
 from vitrail.errors import UserError
 from vitrail.evaluate import Evaluation, evaluate
 from vitrail.machine import keep_freed_memory
+from vitrail.metrics.classification import ClassificationMetrics
 from vitrail.model import Model, ModelConfig, model_config
 from vitrail.predict import write_predictions
 from vitrail.report import write_report
+from vitrail.tasks import TaskConfig
 from vitrail.tasks.classify import ClassifyConfig
+from vitrail.tasks.transcribe import TranscribeConfig
+from vitrail.train.checkpoint import Position
 from vitrail.train.choose import Chosen, choose_recipe
 from vitrail.train.log import write_quarantine
 from vitrail.train.loop import Trainer, selection_metric
+from vitrail.train.objective import build_objective
 from vitrail.train.progress import Progress
-from vitrail.train.recipe import Recipe
+from vitrail.train.recipe import Recipe, TranscribeRecipe
+from vitrail.types import Skipped
 from vitrail.weights.modelfile import (
     Provenance,
     load_model,
@@ -49,11 +55,31 @@ Event = Progress | Said
 
 
 @dataclass(frozen=True, slots=True)
+class Fitted:
+    """A trained model.
+
+    Attributes:
+        model: The best weights, calibrated on the validation part, in evaluation mode.
+        evaluation: On the test part.
+        position: Where training ended.
+        quarantine: Samples that could not be used, with the reason, split by split.
+        selection_metric: The metric that chose the weights.
+    """
+
+    model: Model
+    evaluation: Evaluation
+    position: Position
+    quarantine: dict[str, dict[str, str]]
+    selection_metric: str
+
+
+@dataclass(frozen=True, slots=True)
 class TrainResult:
     """What training left behind.
 
     Attributes:
         run: The run folder.
+        task: What was learned: `classify` or `transcribe`.
         model: The sealed model file.
         report: The HTML report.
         metrics: Metrics on the test split.
@@ -63,6 +89,7 @@ class TrainResult:
     """
 
     run: Path
+    task: str
     model: Path
     report: Path
     metrics: dict[str, float]
@@ -74,6 +101,7 @@ class TrainResult:
 def train(
     data: str | None = None,
     *,
+    task: str | None = None,
     recipe: str | None = None,
     model: str | None = None,
     overrides: Sequence[str] = (),
@@ -86,6 +114,7 @@ def train(
 
     Args:
         data: A path or a built-in name; `digits` by default, the run's own data on resuming.
+        task: `classify` or `transcribe`; by default what the data's labels are made for.
         recipe: A preset or a TOML file; by default one is chosen from the data.
         model: A variant to train instead of the recipe's own.
         overrides: Dotted assignments laid over the recipe.
@@ -110,6 +139,7 @@ def train(
     data = data or "digits"
     seed = _seed(recipe, overrides)
     source = open_source(data, seed=seed)
+    _insist_task(task, source)
     listener(Said(f"data: {source.name}: {source.format} ({source.reason}); {_counts(source)}"))
     chosen = choose_recipe(source, name=recipe, model=model, overrides=overrides)
     listener(Said(f"recipe: {chosen.name} ({chosen.reason}); model {chosen.recipe.model.name}"))
@@ -117,7 +147,9 @@ def train(
     if (out / "run.json").exists():
         raise UserError(f"{out}: holds a run already; go on with --resume, or give another --out")
     # What cannot be built is said before anything is written.
-    run_model_config(chosen.recipe, source)
+    with torch.device("meta"):
+        planned = Model(run_model_config(chosen.recipe, source))
+    build_objective(planned, source.splits["train"], chosen.recipe)
     selection_metric(source.splits["train"], chosen.recipe)
     pick_device(chosen.recipe.run.device)
     _write_start(out, source, chosen, command)
@@ -131,6 +163,38 @@ def _finish(
     info = _read_info(out)
     if info["data"]["fingerprint"] != source.fingerprint:
         raise UserError(f"{source.name}: the data has changed since the run began; train afresh")
+    fitted = fit(source, recipe, out, resume=resume, listener=listener)
+    write_quarantine(out, fitted.quarantine)
+    info |= {
+        "best_epoch": fitted.position.best_epoch,
+        "seconds": round(fitted.position.seconds, 1),
+        "selection_metric": fitted.selection_metric,
+        "finished": datetime.now(UTC).isoformat(),
+    }
+    return _seal(out, fitted, source, recipe=recipe, info=info)
+
+
+def fit(
+    source: Source,
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    listener: Callable[[Event], None] = lambda _: None,
+) -> Fitted:
+    """Train and test, without model file and report: what studies and `train` have in common.
+
+    Args:
+        source: The data.
+        recipe: Complete: its epochs are set.
+        out: Folder of checkpoints and logs.
+        resume: Go on from the newest checkpoint in `out`.
+        listener: Told what is going on.
+
+    Raises:
+        UserError: what the recipe asks for cannot be built, or the data cannot be used.
+        InterruptedRunError: stopped by a signal, after saving.
+    """
     device = pick_device(recipe.run.device)
     keep_freed_memory()
     torch.manual_seed(recipe.seed)  # pyright: ignore[reportUnknownMemberType]
@@ -144,32 +208,22 @@ def _finish(
     listener(Said(f"loader: {trainer.loader.why}"))
     position = trainer.fit()
     best, _ = load_model(trainer.best_file)
-    listener(Said("fitting the temperature on the validation part"))
-    best, watched = _calibrate(best.to(device), source.splits["val"])
+    best, watched = _calibrate(best.to(device), source.splits["val"], listener)
     listener(Said(f"testing on {len(source.splits['test'])} images"))
     evaluation = evaluate(best, source.splits["test"])
     quarantine = {
         "train": position.skipped,
-        "val": {sample.id: sample.reason for sample in watched.quarantined},
+        "val": {sample.id: sample.reason for sample in watched},
         "test": {sample.id: sample.reason for sample in evaluation.quarantined},
     }
-    write_quarantine(out, quarantine)
-    info |= {"best_epoch": position.best_epoch, "seconds": round(position.seconds, 1)}
-    info |= {"selection_metric": trainer.metric, "finished": datetime.now(UTC).isoformat()}
-    return _seal(out, best, source, evaluation, recipe=recipe, info=info, quarantine=quarantine)
+    return Fitted(best, evaluation, position, quarantine, trainer.metric)
 
 
 def _seal(
-    out: Path,
-    model: Model,
-    source: Source,
-    evaluation: Evaluation,
-    *,
-    recipe: Recipe,
-    info: dict[str, Any],
-    quarantine: dict[str, dict[str, str]],
+    out: Path, fitted: Fitted, source: Source, *, recipe: Recipe, info: dict[str, Any]
 ) -> TrainResult:
     """Write model file, predictions, evaluation and report."""
+    model, evaluation = fitted.model, fitted.evaluation
     provenance = Provenance(
         data=source.name,
         fingerprint=source.fingerprint,
@@ -195,40 +249,75 @@ def _seal(
     )
     return TrainResult(
         run=out,
+        task=model.config.task.kind,
         model=path,
         report=report,
         metrics=evaluation.metrics,
         best_epoch=info["best_epoch"],
         seconds=info["seconds"],
-        quarantined=sum(map(len, quarantine.values())),
+        quarantined=sum(map(len, fitted.quarantine.values())),
     )
 
 
-def _calibrate(model: Model, val: Dataset) -> tuple[Model, Evaluation]:
-    """The model with the temperature that fits the validation part, and its evaluation there."""
-    evaluation = evaluate(model, val, intervals=False)
+def _calibrate(
+    model: Model, val: Dataset, listener: Callable[[Event], None]
+) -> tuple[Model, tuple[Skipped, ...]]:
+    """A classifier with the temperature that fits the validation part; bad samples found there."""
     task = model.config.task
+    if not isinstance(task, ClassifyConfig):
+        return model, ()
+    listener(Said("fitting the temperature on the validation part"))
+    evaluation = evaluate(model, val, intervals=False)
+    assert isinstance(evaluation.result, ClassificationMetrics)
     temperature = task.temperature * evaluation.result.best_temperature
     task = task.model_copy(update={"temperature": temperature})
     config = model.config.model_copy(update={"task": task})
     calibrated = Model(config).to(next(model.parameters()).device)
     calibrated.load_state_dict(model.state_dict())
-    return calibrated.eval(), evaluation
+    return calibrated.eval(), evaluation.quarantined
 
 
 def run_model_config(recipe: Recipe, source: Source) -> ModelConfig:
-    """The model that a recipe trains on a data set."""
+    """The model that a recipe trains on a data set.
+
+    Raises:
+        ConfigError: an unknown name or key, or an image size that the model cannot take.
+    """
+    wanted = recipe.model
+    config = model_config(wanted.name, _task_config(recipe, source))
+    changes = dict(wanted.backbone)
+    if wanted.image_size is not None:
+        changes["image_size"] = list(wanted.image_size)
+    if wanted.drop_path is not None:
+        changes["drop_path"] = wanted.drop_path
+    # Built anew and not copied, so that what contradicts itself is refused.
+    table = merge(config.backbone.model_dump(mode="json"), changes)
+    backbone = build(type(config.backbone), table, source=f"model.backbone of {wanted.name}")
+    resize = config.preprocess.resize
+    if isinstance(config.task, TranscribeConfig):
+        resize = Line(size=backbone.image_size)
+    elif backbone.image_size != config.backbone.image_size:
+        resize = CenterCrop(size=backbone.image_size, crop_pct=1.0)
+    preprocess = config.preprocess.model_copy(update={"resize": resize})
+    return ModelConfig(backbone=backbone, task=config.task, preprocess=preprocess)
+
+
+def _task_config(recipe: Recipe, source: Source) -> TaskConfig:
+    """The task that the data call for."""
     train = source.splits["train"]
-    task = ClassifyConfig(classes=train.classes, multilabel=train.multilabel)
-    config = model_config(recipe.model.name, task)
-    backbone, preprocess = config.backbone, config.preprocess
-    if recipe.model.image_size is not None:
-        backbone = backbone.model_copy(update={"image_size": recipe.model.image_size})
-        resize = CenterCrop(size=recipe.model.image_size, crop_pct=1.0)
-        preprocess = preprocess.model_copy(update={"resize": resize})
-    if recipe.model.drop_path is not None:
-        backbone = backbone.model_copy(update={"drop_path": recipe.model.drop_path})
-    return ModelConfig(backbone=backbone, task=task, preprocess=preprocess)
+    if not train.text:
+        return ClassifyConfig(classes=train.classes, multilabel=train.multilabel)
+    longest = max(len(target) for target in train.targets if isinstance(target, str))
+    wanted = recipe.transcribe or TranscribeRecipe()
+    return TranscribeConfig(
+        alphabet=train.classes,
+        max_length=wanted.max_length or max(2 * longest, 32),
+        width=wanted.width,
+        depth=wanted.depth,
+        heads=wanted.heads,
+        positions=wanted.positions,
+        beams=wanted.beams,
+    )
 
 
 def _write_start(out: Path, source: Source, chosen: Chosen, command: str) -> None:
@@ -250,6 +339,17 @@ def _write_start(out: Path, source: Source, chosen: Chosen, command: str) -> Non
         },
     }
     _write_json(out / "run.json", info)
+
+
+def _insist_task(task: str | None, source: Source) -> None:
+    """Data are made for one task, which a person may name to be sure."""
+    fits = "transcribe" if source.splits["train"].text else "classify"
+    if task is not None and task != fits:
+        labels = "texts" if fits == "transcribe" else "classes"
+        raise UserError(
+            f"--task {task}: {source.name} is labelled with {labels}, which fits --task {fits}; "
+            "a CSV with the columns 'path,text' is read as texts, 'path,label' as classes"
+        )
 
 
 def _run_to_resume(out: Path | None) -> Path:

@@ -27,10 +27,11 @@ from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
 from vitrail import __version__
-from vitrail.backbones.vit_sizes import SIZES
+from vitrail.backbones import VARIANTS
 from vitrail.config import Config, build
 from vitrail.errors import ConfigError, ModelFileError
 from vitrail.model import Model, ModelConfig
+from vitrail.tasks.classify import ClassifyConfig
 
 FORMAT_VERSION = 1
 HEADER_LIMIT = 8 << 20
@@ -162,7 +163,8 @@ def load_model(path: Path) -> tuple[Model, Provenance]:
     # On the meta device first: a header that promises a giant takes no memory.
     with torch.device("meta"):
         wanted = Model(header.config).state_dict()
-    _check_classes(path, len(header.config.task.classes), tensors)
+    if isinstance(header.config.task, ClassifyConfig):
+        _check_classes(path, len(header.config.task.classes), tensors)
     _check_tensors(path, wanted, tensors)
     if metadata.get("sha256", "") not in ("", _seal(metadata["vitrail"], tensors)):
         raise ModelFileError(
@@ -218,7 +220,7 @@ def resolve_model(model: str) -> Path:
         unfinished = (path / "run.json").is_file()
         way_out = f"finish it with `vitrail train --resume --out {path}`" if unfinished else ""
         raise ModelFileError(f"{path}: no model.safetensors in this folder; {way_out}".rstrip("; "))
-    if not path.exists() and model in SIZES:
+    if not path.exists() and model in VARIANTS:
         raise ModelFileError(f"'{model}' is a variant without weights; give a model file or a run")
     if not path.exists():
         raise ModelFileError(f"{path}: no such model file or run folder")

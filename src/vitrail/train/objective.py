@@ -1,0 +1,143 @@
+"""What a batch costs: from images and targets to one loss a sample."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from vitrail.data.dataset import Dataset
+from vitrail.errors import ConfigError
+from vitrail.model import Model
+from vitrail.tasks.classify import Classify
+from vitrail.tasks.transcribe import Transcribe
+from vitrail.train.distill import Distillation, TwoHeads, load_teacher
+from vitrail.train.mixing import mix, smooth
+from vitrail.train.recipe import Recipe
+from vitrail.types import Target
+
+
+class Objective(ABC):
+    """The loss that training descends."""
+
+    @abstractmethod
+    def __call__(
+        self,
+        images: UInt8[Tensor, "B 3 H W"],
+        targets: tuple[Target, ...],
+        rng: np.random.Generator,
+    ) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
+        """Loss and weight of each sample.
+
+        Args:
+            images: Augmented pixels on the model's device.
+            targets: One an image.
+            rng: The only source of randomness, of the whole batch.
+        """
+
+
+class ClassifyObjective(Objective):
+    """Cross-entropy on mixed images and softened targets, with a teacher where there is one."""
+
+    def __init__(self, model: Model, task: Classify, train: Dataset, recipe: Recipe) -> None:
+        device = next(model.parameters()).device
+        self.task, self.recipe, self.device = task, recipe, device
+        self.class_weights = class_weights(train, recipe).to(device)
+        self.distillation: Distillation | None = None
+        forward: nn.Module = model
+        if recipe.distill is not None:
+            if task.config.multilabel:
+                raise ConfigError("distill: a teacher can help where an image has one label only")
+            teacher = load_teacher(recipe.distill.teacher, task.config.classes).to(device)
+            self.distillation = Distillation(recipe.distill, teacher)
+            forward = TwoHeads(model, task)
+        compiled = cast("Any", torch).compile(forward) if recipe.model.compile else forward
+        self.forward = cast("nn.Module", compiled)
+
+    def __call__(
+        self,
+        images: UInt8[Tensor, "B 3 H W"],
+        targets: tuple[Target, ...],
+        rng: np.random.Generator,
+    ) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
+        """Mix, soften, compare; with a teacher it sees the very same mixed images."""
+        task, recipe = self.task, self.recipe.mix
+        encoded = task.encode(targets, self.device)
+        mixed, encoded = mix(images, encoded, recipe, rng)
+        weights = sample_weights(encoded, self.class_weights)
+        encoded = smooth(encoded, recipe.label_smoothing, multilabel=task.config.multilabel)
+        if self.distillation is None:
+            return task.loss(self.forward(mixed).float(), encoded), weights
+        own, distilled = self.forward(mixed)
+        truth = task.loss(own.float(), encoded)
+        return self.distillation(truth, distilled.float(), mixed), weights
+
+
+class TranscribeObjective(Objective):
+    """Cross-entropy of each next symbol, given the true ones before it (teacher forcing)."""
+
+    def __init__(self, model: Model, task: Transcribe, recipe: Recipe) -> None:
+        if recipe.mix.mixup or recipe.mix.cutmix:
+            raise ConfigError("mix.mixup and mix.cutmix mix classes; a text cannot be mixed")
+        if recipe.distill is not None:
+            raise ConfigError("distill works for classification only")
+        if recipe.class_weights != "none":
+            raise ConfigError("class_weights works for classification only")
+        self.task, self.smoothing = task, recipe.mix.label_smoothing
+        self.device = next(model.parameters()).device
+        compiled = cast("Any", torch).compile(model) if recipe.model.compile else model
+        self.forward = cast("nn.Module", compiled)
+
+    def __call__(
+        self,
+        images: UInt8[Tensor, "B 3 H W"],
+        targets: tuple[Target, ...],
+        rng: np.random.Generator,
+    ) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
+        """Read the image once, then score every symbol of its text."""
+        del rng
+        encoded = self.task.encode(targets, self.device)
+        losses = self.task.loss(self.forward(images), encoded, smoothing=self.smoothing)
+        return losses, torch.ones_like(losses)
+
+
+def build_objective(model: Model, train: Dataset, recipe: Recipe) -> Objective:
+    """The loss that belongs to a model's task.
+
+    Raises:
+        ConfigError: the recipe asks for what the task cannot do.
+        ModelFileError: the teacher cannot be read.
+    """
+    match model.task:
+        case Classify() as task:
+            return ClassifyObjective(model, task, train, recipe)
+        case Transcribe() as task:
+            return TranscribeObjective(model, task, recipe)
+        case other:
+            raise AssertionError(f"no objective for {type(other).__name__}")
+
+
+def class_weights(train: Dataset, recipe: Recipe) -> Float[Tensor, "C"]:
+    """One weight a class with a mean of 1 over the samples; ones when classes count alike."""
+    counts = torch.zeros(len(train.classes))
+    for target in train.targets:
+        assert not isinstance(target, str), "a text is no class"
+        counts[[target] if isinstance(target, int) else list(target or ())] += 1
+    if recipe.class_weights == "none":
+        return torch.ones_like(counts)
+    present = counts > 0
+    weights = torch.where(present, counts.sum() / counts.clamp_min(1), 0.0)
+    return weights / present.sum()
+
+
+def sample_weights(
+    targets: Float[Tensor, "B C"], class_weights: Float[Tensor, "C"]
+) -> Float[Tensor, "B"]:
+    """Mean weight of a sample's classes, by their share in it; 1 where it has no label."""
+    total = targets.sum(1)
+    mean = (targets * class_weights).sum(1) / torch.where(total > 0, total, 1.0)
+    return torch.where(total > 0, mean, 1.0)
