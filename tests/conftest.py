@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
+from command_line import run
+
+__all__ = ["run", "shared_data"]
+
 # A shell that starts the tests in the background has them ignore SIGINT, and so their children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -10,64 +10,15 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
 
+from command_line import Run, refused, sets
 from pictures import QUICK, write_folder, write_multilabel
 from small_disk import small_disk
-from vitrail.cli import main
-from vitrail.train import run as run_module
 from vitrail.weights.modelfile import save_model, write_atomically
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """Standard output, which must be JSON and nothing else."""
-        return json.loads(self.out)
-
-
-Run = Callable[..., Answer]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    """Call the command line in this process; without the report, whose plots take seconds."""
-
-    def empty_report(folder: Path, **_: object) -> Path:
-        (folder / "report.html").write_text("", encoding="utf-8")
-        return folder / "report.html"
-
-    monkeypatch.setattr(run_module, "write_report", empty_report)
-    before = signal.getsignal(signal.SIGTERM)
-
-    def call(*words: object) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["vitrail", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = capsys.readouterr()
-        code = caught.value.code
-        return Answer(code if isinstance(code, int) else int(code is not None), out, err)
-
-    yield call
-    signal.signal(signal.SIGTERM, before)
-
-
-def sets(changes: Sequence[str] = QUICK) -> list[str]:
-    return [word for change in changes for word in ("--set", change)]
 
 
 def subprocess_env(**changes: str) -> dict[str, str]:
@@ -91,18 +42,6 @@ def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model_file(trained: Path) -> Path:
     return trained / "model.safetensors"
-
-
-def refused(answer: Answer, *wanted: str) -> None:
-    """Exit code 2, nothing on standard output, and an error of one line."""
-    assert answer.code == 2, answer
-    assert answer.out == ""
-    errors = [line for line in answer.err.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1, answer.err
-    assert answer.err.splitlines()[-1] == errors[0], "it is the last line"
-    assert "Traceback" not in answer.err
-    for text in wanted:
-        assert text in errors[0], errors[0]
 
 
 # --- every verb, as JSON ------------------------------------------------------------------------
@@ -189,7 +128,8 @@ def test_predict_in_shards(run: Run, photos: Path, model_file: Path, tmp_path: P
 def test_models(run: Run) -> None:
     rows = run("models", "vit_tiny*", "--json").json
     assert isinstance(rows, list)
-    wanted = {"name", "family", "params", "gmacs", "image_size", "top1", "source"}
+    wanted = {"name", "family", "params", "gmacs", "activations", "image_size"}
+    wanted |= {"classes", "top1", "source"}
     assert all(row.keys() == wanted for row in rows)
     assert {row["name"] for row in rows} == {"vit_tiny_patch16_224", "vit_tiny_patch16_384"}
     assert "vit_tiny_patch16_224" in run("models", "vit_tiny*").out

@@ -18,7 +18,7 @@ from vitrail.backbones.vit import (
     SineCosine2dConfig,
     ViTConfig,
 )
-from vitrail.config import Config, build, nearest, override, read_toml, write_toml
+from vitrail.config import Config, build, merge, nearest, override, read_toml, write_toml
 from vitrail.errors import ConfigError, UserError
 from vitrail.tasks.classify import ClassifyConfig
 
@@ -50,7 +50,7 @@ runs = st.builds(
 )
 backbones = st.builds(
     ViTConfig,
-    image_size=st.tuples(st.integers(1, 999), st.integers(1, 999)),
+    image_size=st.tuples(st.integers(32, 999), st.integers(32, 999)),
     stem=st.builds(PatchStemConfig, patch_size=st.integers(1, 32))
     | st.just(ConvStemConfig(widths=(3, 4), strides=(2, 1))),
     positions=st.builds(
@@ -202,3 +202,18 @@ def test_read_toml_names_file_and_place(tmp_path: Path) -> None:
     good = tmp_path / "good.toml"
     good.write_text("name = 'ä'\n[optim]\nlr = 0.1\n", encoding="utf-8")
     assert read_toml(good) == {"name": "ä", "optim": {"lr": 0.1}}
+
+
+def test_merge_lays_tables_over_each_other() -> None:
+    table = {"a": {"b": 1, "c": 2}, "d": 3}
+    assert merge(table, {"a": {"c": 4}}) == {"a": {"b": 1, "c": 4}, "d": 3}
+    assert merge(table, {"a": 5}) == {"a": 5, "d": 3}
+    assert table == {"a": {"b": 1, "c": 2}, "d": 3}
+
+
+def test_merge_replaces_a_table_of_another_kind() -> None:
+    table = {"stem": {"kind": "patch", "patch_size": 4}}
+    other = {"kind": "conv", "widths": [8]}
+    assert merge(table, {"stem": other}) == {"stem": other}
+    same = merge(table, {"stem": {"kind": "patch", "patch_size": 8}})
+    assert same == {"stem": {"kind": "patch", "patch_size": 8}}

@@ -83,3 +83,8 @@ def test_new_digits(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_is_short(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) < 60
+
+
+def test_transformer_reverse(capsys: pytest.CaptureFixture[str]) -> None:
+    run("transformer_reverse", "4")
+    assert "greedy:" in capsys.readouterr().out

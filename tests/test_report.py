@@ -1,9 +1,10 @@
-"""The report of a fabricated run: complete, offline, escaped, and honest about what it lacks."""
+"""The report of a fabricated classifier: complete, offline, escaped, honest about what it lacks."""
 
 from __future__ import annotations
 
 import base64
 import csv
+import html
 import io
 import json
 import re
@@ -16,6 +17,8 @@ import pytest
 import torch
 from PIL import Image
 
+from presets import PRESETS
+from vitrail.backbones import BackboneConfig, build_backbone
 from vitrail.backbones.vit import (
     ConvStemConfig,
     Learned1dConfig,
@@ -33,6 +36,8 @@ from vitrail.data.preprocess import HALF, CenterCrop, Preprocess
 from vitrail.data.workers import Serial
 from vitrail.errors import BadSampleError
 from vitrail.evaluate import Evaluation
+from vitrail.explain.positions import describe_positions
+from vitrail.explain.rollout import rolls_out
 from vitrail.metrics.classification import classification_metrics
 from vitrail.model import Model, ModelConfig
 from vitrail.predict import Row
@@ -84,11 +89,12 @@ def fabricate(
     positions: PositionsConfig = LEARNED,
     stem: StemConfig = PATCHES,
     right: bool = False,
+    family: BackboneConfig | None = None,
 ) -> Path:
     """Write the report of a run that never was: a fresh model and random predictions."""
     torch.manual_seed(0)
     size = (SIZE, SIZE)
-    backbone = ViTConfig(
+    backbone = family or ViTConfig(
         image_size=size, stem=stem, positions=positions, width=16, depth=2, heads=2
     )
     task = ClassifyConfig(classes=tuple(classes), multilabel=multilabel, temperature=1.3)
@@ -329,6 +335,25 @@ def test_a_model_without_errors_or_position_vectors_says_so(tmp_path: Path) -> N
     assert "No test image was taken for another class" in text
     assert "rotates queries" in text
     assert "The stem is convolutional" in text
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_family_has_a_whole_report(tmp_path: Path, name: str) -> None:
+    text = fabricate(tmp_path, family=PRESETS[name]).read_text("utf-8")
+    page = Page(text)
+    assert page.open == []
+    rolled = rolls_out(build_backbone(PRESETS[name]))
+    assert text.count("Attention rollout over") == (12 if rolled else 0)
+    assert text.count("Grad-CAM over") == (0 if rolled else 12)
+    assert ("Attention rollout is not shown" in text) != rolled
+    assert describe_positions(PRESETS[name]) in html.unescape(text)
+    assert not re.search(r"<figure class=\"card\">\s*<h3>[^<]*</h3>\s*</figure>", text)
+
+
+def test_multilabel_explains_the_class_that_is_wrong(tmp_path: Path) -> None:
+    family = PRESETS["resnet_nano_8"]
+    text = fabricate(tmp_path, multilabel=True, family=family).read_text("utf-8")
+    assert "label that the model got wrong" in text
 
 
 def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:

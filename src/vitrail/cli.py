@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import click
 
@@ -302,6 +302,44 @@ def config(recipe: str, sets: tuple[str, ...], as_json: bool) -> None:  # noqa: 
 
 
 @cli.command()
+@click.argument("name")
+@click.option("--scale", type=click.Choice(["small", "full"]), default="small", show_default=True)
+@click.option("--data", help="Other data than the study's own; --scale full needs it.")
+@click.option("--seeds", type=click.IntRange(min=3), help="Runs of each arm. [default: 3 or 4]")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder. [default: below runs/]")
+@JSON
+def study(
+    name: str,
+    scale: str,
+    data: str | None,
+    seeds: int | None,
+    out: Path | None,
+    as_json: bool,  # noqa: FBT001
+) -> None:
+    """Compare what a paper compared: positions, sequence, distillation, tokens or windows."""
+    from vitrail.studies.run import study as run
+
+    result = run(
+        name,
+        scale="full" if scale == "full" else "small",
+        data=data,
+        seeds=seeds,
+        out=out,
+        command="vitrail " + shlex.join(sys.argv[1:]),
+        listener=lambda event: say(event.text),
+    )
+    if as_json:
+        print_json({"name": result.name, "rows": result.rows, "verdict": result.verdict})
+        return
+    print_table(
+        ["claim", "verdict", "measured"],
+        [[found.claim.text, found.verdict, found.reason] for found in result.findings],
+    )
+    click.echo(f"verdict: {result.verdict}")
+    click.echo(f"page:    {result.page}")
+
+
+@cli.command()
 @JSON
 def doctor(as_json: bool) -> None:  # noqa: FBT001
     """Look at this machine: torch, devices, threads, extras."""
@@ -342,6 +380,8 @@ def main() -> NoReturn:
 
         if isinstance(error, InterruptedRunError):
             _fail(f"{error}; go on with --resume", 128 + error.signal_number)
+        if _out_of_memory(error):
+            _fail("not enough memory: take smaller batches, smaller images or a smaller model", 2)
         raise
     sys.exit(0)
 
@@ -359,6 +399,14 @@ def _describe(error: OSError) -> str:
     return f"{where}{error.strerror or error}"
 
 
+def _out_of_memory(error: Exception) -> bool:
+    """Torch has a class for it on CUDA only; elsewhere the message has to tell."""
+    words = ("out of memory", "allocate memory", "size calculation overflowed")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    )
+
+
 def _fail(message: str, code: int) -> NoReturn:
     click.echo(f"error: {' '.join(message.split())}", err=True)
     sys.exit(code)
@@ -374,13 +422,15 @@ def _load(model: str, device: str) -> tuple[Any, Any]:
 
 def _fields(config: Any) -> str:
     """Kind and fields in one line; long lists are cut."""
-    shown = {
-        key: f"{', '.join(map(str, value[:12]))}, ... ({len(value)})"
-        if isinstance(value, tuple) and len(value) > 12
-        else value
-        for key, value in config.model_dump(exclude={"kind"}).items()
-    }
-    return f"{config.kind}: " + ", ".join(f"{key} {value}" for key, value in shown.items())
+    fields: dict[str, Any] = config.model_dump(exclude={"kind"})
+    return f"{config.kind}: " + ", ".join(f"{key} {_short(fields[key])}" for key in fields)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, tuple) and len(cast("tuple[Any, ...]", value)) > 12:
+        words = cast("tuple[Any, ...]", value)
+        return f"{', '.join(map(str, words[:12]))}, ... ({len(words)})"
+    return str(cast("object", value))
 
 
 def _watched(rows: Any, advance: Callable[[int], None]) -> Any:

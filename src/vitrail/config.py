@@ -77,9 +77,9 @@ def merge(table: Mapping[str, Any], changes: Mapping[str, Any]) -> Table:
     for key, value in changes.items():
         old = result.get(key)
         if isinstance(value, dict) and isinstance(old, dict):
-            new = cast("Table", value)
-            same_kind = new.get("kind", cast("Table", old).get("kind")) == old.get("kind")
-            result[key] = merge(cast("Table", old), new) if same_kind else _copy(new)
+            new, before = cast("Table", value), cast("Table", old)
+            same_kind = new.get("kind", before.get("kind")) == before.get("kind")
+            result[key] = merge(before, new) if same_kind else _copy(new)
         else:
             result[key] = value
     return result

@@ -48,7 +48,7 @@ class _Counter(TorchDispatchMode):
     """Adds up what each operation does, by torch's own formulas."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # pyright: ignore[reportUnknownMemberType]
         self.flops = 0
         self.activations = 0
 

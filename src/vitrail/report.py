@@ -85,7 +85,7 @@ def write_report(
     model.eval()
     info = RunInfo.model_validate(json.loads(_text(run / "run.json") or "{}"))
     steps, epochs = _log(run / "metrics.jsonl")
-    part = _task_part(model, source, evaluation)
+    part, train = _task_part(model, source, evaluation), source.splits["train"]
     context: dict[str, Any] = {
         "info": info,
         "source": source,
@@ -95,10 +95,10 @@ def write_report(
         "plots": _curves(steps, epochs, info, part.names),
         "metrics": _metric_rows(evaluation, part.names),
         "augmented": augmented_views(
-            model, source.splits["train"], augment, seed=seed, epochs=len(epochs)
+            model, train, augment, seed=seed, epochs=len(epochs), most=4 if train.text else 6
         ),
         "positions": _positions(model),
-        "filters": _filters(model, grey=is_grey(source.splits["train"])),
+        "filters": _filters(model, grey=is_grey(train)),
         "quarantine": _quarantine(run / "quarantine.csv", evaluation.quarantined),
         "most_bad": QUARANTINE,
         "config": _text(run / "config.toml"),
@@ -147,9 +147,7 @@ def _render(template: str, context: dict[str, Any]) -> str:
     environment.filters.update(percent=percent, duration=duration)  # pyright: ignore[reportUnknownMemberType]
     script = environment.get_template("report.js").render()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template(template).render(
-        **context, script=script, script_hash=digest
-    )
+    return environment.get_template(template).render(**context, script=script, script_hash=digest)
 
 
 def duration(seconds: float) -> str:
@@ -270,7 +268,7 @@ def _filters(model: Model, *, grey: bool) -> dict[str, Any] | None:
         return None
     tiles = filters.images.permute(0, 2, 3, 1).numpy()
     return {
-        "picture": tiled(tiles, min(7, len(tiles))),
+        "picture": tiled(tiles, -(-len(tiles) // -(-len(tiles) // 7))),
         "what": filters.what,
         "grey": grey,
         "count": len(tiles),

@@ -187,9 +187,7 @@ class _Wrong:
     detail: str
 
 
-def _wrong(
-    task: ClassifyConfig, prediction: Classification, true: Sequence[str]
-) -> _Wrong | None:
+def _wrong(task: ClassifyConfig, prediction: Classification, true: Sequence[str]) -> _Wrong | None:
     """None for a right one."""
     named = prediction.label.replace(";", ", ") or "no label"
     if not task.multilabel:

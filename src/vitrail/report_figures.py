@@ -8,7 +8,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from vitrail.metrics.calibration import ReliabilityBin
 from vitrail.metrics.transcription import LengthMetrics
@@ -54,6 +54,7 @@ _STYLE: dict[Any, Any] = {
     "lines.solid_capstyle": "round",
     "legend.frameon": False,
 }
+
 
 @dataclass(frozen=True, slots=True)
 class Curve:
@@ -169,7 +170,7 @@ def length_plot(name: str, rows: Sequence[LengthMetrics], cer: float, title: str
     from matplotlib.ticker import MaxNLocator, PercentFormatter
     from scipy.stats import binomtest  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
-    test: Any = binomtest
+    test = cast("Any", binomtest)
     length, exact = [row.length for row in rows], [row.exact_match for row in rows]
     ranges = [
         test(round(row.exact_match * row.count), row.count).proportion_ci(method="wilson")

@@ -29,7 +29,7 @@ METRICS = {
     "exact_match": ("Exact match", "the whole text is right, symbol by symbol"),
     "cer": (
         "Character error rate (CER)",
-        "symbols replaced, missing or too many, over the symbols that there are; less is better",
+        "symbols wrong, missing or too many, over all symbols; less is better",
     ),
 }
 """Plain names and meanings of the metrics, in the order of the table."""
@@ -159,13 +159,11 @@ def _confused_pairs(symbols: Counter[Pair]) -> list[dict[str, Any]]:
     seen = Counter[str | None]()
     for (true, _), count in symbols.items():
         seen[true] += count
-    pairs = [
+    return [
         {"true": true, "read": read, "count": count, "of": seen[true] if true else None}
-        for (true, read), count in symbols.items()
+        for (true, read), count in symbols.most_common()
         if true != read
-    ]
-    key = lambda pair: (-pair["count"], pair["true"] or "", pair["read"] or "")  # noqa: E731
-    return sorted(pairs, key=key)[:PAIRS]
+    ][:PAIRS]
 
 
 def worst_misread(

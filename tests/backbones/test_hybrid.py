@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -146,32 +144,3 @@ def test_contradictions_are_refused(wrong: dict[str, Any], message: str) -> None
 def test_a_small_image_is_refused() -> None:
     with pytest.raises(ImageSizeError, match="at least 2 x 2"):
         Hybrid(tiny())(images(1, 12))
-
-
-GRAPHS = """
-import torch
-from vitrail.backbones.hybrid import Hybrid
-from vitrail.backbones.hybrid_sizes import HYBRID
-class Pooled(torch.nn.Module):
-    def __init__(self, backbone):
-        super().__init__()
-        self.backbone = backbone
-    def forward(self, images):
-        return self.backbone(images).pooled
-backbone, images = Hybrid(HYBRID["hybrid_nano_8"].config).eval(), torch.randn(2, 3, 9, 8)
-with torch.no_grad():
-    expected = backbone(images).pooled
-    fast = torch.compile(backbone, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(fast(images).pooled, expected)
-    exported = torch.export.export(Pooled(backbone), (images,)).module()
-    torch.testing.assert_close(exported(images), expected)
-assert backbone.bfloat16()(images.bfloat16()).pooled.dtype == torch.bfloat16
-"""
-
-
-def test_compiles_and_exports_whole() -> None:
-    """In a process of its own: the shape checks of the tests would break the graph."""
-    done = subprocess.run(
-        [sys.executable, "-c", GRAPHS], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import Any, get_args
 
 import pytest
@@ -146,35 +144,3 @@ def test_contradictions_are_refused(wrong: dict[str, Any], message: str) -> None
 def test_a_small_image_is_refused() -> None:
     with pytest.raises(ImageSizeError, match="at least 4 x 4"):
         Recurrent(tiny())(images(3, 12))
-
-
-GRAPHS = """
-import torch
-import torch._dynamo
-from vitrail.backbones.recurrent import Recurrent
-from vitrail.backbones.recurrent_sizes import RECURRENT
-class Pooled(torch.nn.Module):
-    def __init__(self, backbone):
-        super().__init__()
-        self.backbone = backbone
-    def forward(self, images):
-        return self.backbone(images).pooled
-torch._dynamo.config.allow_rnn = True
-images = torch.randn(2, 3, 9, 8)
-for name in RECURRENT:
-    backbone = Recurrent(RECURRENT[name].config).eval()
-    with torch.no_grad():
-        expected = backbone(images).pooled
-        fast = torch.compile(backbone, fullgraph=True, backend="aot_eager")
-        torch.testing.assert_close(fast(images).pooled, expected)
-        exported = torch.export.export(Pooled(backbone), (images,)).module()
-        torch.testing.assert_close(exported(images), expected)
-"""
-
-
-def test_compiles_and_exports_whole() -> None:
-    """In a process of its own: the shape checks of the tests would break the graph."""
-    done = subprocess.run(
-        [sys.executable, "-c", GRAPHS], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr

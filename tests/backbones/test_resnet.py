@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -90,31 +88,3 @@ def test_a_batch_is_its_images_in_evaluation() -> None:
     x = images(8, 12)
     with torch.no_grad():
         torch.testing.assert_close(backbone(x).pooled[1:], backbone(x[1:]).pooled)
-
-
-GRAPHS = """
-import torch
-from vitrail.backbones.resnet import ResNet, ResNetConfig, SmallRootConfig
-class Pooled(torch.nn.Module):
-    def __init__(self, backbone):
-        super().__init__()
-        self.backbone = backbone
-    def forward(self, images):
-        return self.backbone(images).pooled
-config = ResNetConfig(image_size=(8, 8), root=SmallRootConfig(), depths=(1, 1), width=4)
-backbone, images = ResNet(config).eval(), torch.randn(2, 3, 9, 8)
-with torch.no_grad():
-    expected = backbone(images).pooled
-    fast = torch.compile(backbone, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(fast(images).pooled, expected)
-    exported = torch.export.export(Pooled(backbone), (images,)).module()
-    torch.testing.assert_close(exported(images), expected)
-"""
-
-
-def test_compiles_and_exports_whole() -> None:
-    """In a process of its own: the shape checks of the tests would break the graph."""
-    done = subprocess.run(
-        [sys.executable, "-c", GRAPHS], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr

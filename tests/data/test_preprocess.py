@@ -11,7 +11,8 @@ from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor
 
-from vitrail.data.preprocess import HALF, CenterCrop, Preprocess, Squash, TokenBudget
+from vitrail.data.augment import Augment, AugmentConfig
+from vitrail.data.preprocess import HALF, CenterCrop, Line, Preprocess, Squash, TokenBudget
 
 SIDES = st.integers(1, 700)
 
@@ -137,3 +138,38 @@ def test_json_round_trip() -> None:
 def test_wrong_values_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Preprocess.model_validate(wrong)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [(32, 256, (32, 256)), (16, 40, (32, 256)), (64, 100, (32, 256)), (32, 300, (32, 320))],
+)
+def test_a_line_keeps_its_scale_and_is_filled_up(
+    height: int, width: int, expected: tuple[int, int]
+) -> None:
+    preprocess = Preprocess(resize=Line(size=(32, 256)))
+    rng = np.random.default_rng(0)
+    image = torch.from_numpy(rng.integers(0, 256, (3, height, width), dtype=np.uint8))
+    found = preprocess.prepare(image)
+    assert tuple(found.shape[1:]) == expected == preprocess.output_size(height, width)
+    own = round(width * 32 / height)
+    assert torch.equal(found[:, :, :own], preprocess.scale(image, (32, own)))
+    if own < expected[1]:
+        assert torch.equal(
+            found[:, :, own:], found[:, :, own - 1 : own].expand_as(found[:, :, own:])
+        )
+
+
+def test_training_squeezes_a_line_that_is_too_long() -> None:
+    preprocess = Preprocess(resize=Line(size=(32, 64)))
+    augment = Augment(AugmentConfig(), preprocess)
+    long = torch.zeros(3, 32, 200, dtype=torch.uint8)
+    assert augment(long, np.random.default_rng(0)).shape == (3, 32, 64)
+    assert preprocess.prepare(long).shape == (3, 32, 224)
+
+
+def test_a_hair_is_no_line() -> None:
+    preprocess = Preprocess(resize=Line(size=(8, 16)))
+    image = torch.zeros(3, 1, 30_000, dtype=torch.uint8)
+    assert preprocess.prepare(image).shape == (3, 8, 16 * 16)
+    assert preprocess.output_size(1, 30_000) == (8, 16 * 16)

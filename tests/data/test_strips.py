@@ -31,7 +31,7 @@ def test_what_there_is() -> None:
     assert not data.multilabel
     assert data.classes == tuple("0123456789")
     assert {name: len(part) for name, part in data.published.items()} == SIZES
-    assert len(data) == len(data.targets) == len(set(data.ids)) == 23_000
+    assert len(data) == len(data.targets) == len(set(data.ids)) == 53_000
     assert [data.ids[part[17]] for part in data.published.values()] == [
         "train/00017",
         "val/00017",

@@ -1,12 +1,14 @@
-"""Position similarity and patch filters against what they must be."""
+"""Position similarity, relative biases and their words against what they must be."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 import torch
 
+from presets import PRESETS, preset_model
 from vitrail.backbones.vit import (
-    ConvStemConfig,
     Learned1dConfig,
     NoPositionsConfig,
     PatchStemConfig,
@@ -14,34 +16,25 @@ from vitrail.backbones.vit import (
     Relative2dConfig,
     Rotary2dConfig,
     SineCosine2dConfig,
-    StemConfig,
     ViTConfig,
 )
-from vitrail.data.preprocess import HALF, CenterCrop, Preprocess
-from vitrail.explain.positions import describe_positions, patch_filters, position_similarity
-from vitrail.model import Model, ModelConfig
-from vitrail.nn.patches import ConvStem, PatchStem
-from vitrail.nn.positions import Learned1d
-from vitrail.tasks.classify import ClassifyConfig
+from vitrail.explain.positions import describe_positions, position_similarity, relative_biases
+from vitrail.model import Model, create_model
+from vitrail.nn.positions import Learned1d, RelativeBias2d, SineCosine1d
+from vitrail.nn.windows import ContinuousPositions, RelativePositions
 
-LEARNED, PATCHES = Learned1dConfig(), PatchStemConfig(patch_size=4)
+LEARNED = Learned1dConfig()
 
 
-def _model(
-    positions: PositionsConfig = LEARNED,
-    stem: StemConfig = PATCHES,
-    channel_order: str = "rgb",
-) -> Model:
-    torch.manual_seed(0)
-    size = (8, 12)
-    backbone = ViTConfig(
-        image_size=size, stem=stem, positions=positions, width=16, depth=1, heads=2
+def _config(positions: PositionsConfig = LEARNED, **changes: Any) -> ViTConfig:
+    stem = PatchStemConfig(patch_size=4)
+    return ViTConfig(
+        image_size=(8, 12), stem=stem, positions=positions, width=16, depth=2, heads=2, **changes
     )
-    preprocess = Preprocess(
-        resize=CenterCrop(size=size), mean=HALF, std=HALF, channel_order=channel_order
-    )
-    task = ClassifyConfig(classes=("a", "b"))
-    return Model(ModelConfig(backbone=backbone, task=task, preprocess=preprocess))
+
+
+def _model(positions: PositionsConfig = LEARNED) -> Model:
+    return preset_model(_config(positions))
 
 
 @pytest.mark.parametrize("positions", [Learned1dConfig(), SineCosine2dConfig()])
@@ -78,72 +71,94 @@ def test_similarity_leaves_the_class_token_out() -> None:
 )
 def test_models_without_position_vectors_say_so(positions: PositionsConfig, word: str) -> None:
     assert position_similarity(_model(positions)) is None
-    assert word in describe_positions(positions)
-
-
-def _first_convolution(model: Model) -> torch.nn.Conv2d:
-    stem = model.backbone.patch_embed
-    assert isinstance(stem, ConvStem)
-    first = stem.convs[0]
-    assert isinstance(first, torch.nn.Conv2d)
-    return first
+    assert word in describe_positions(_config(positions))
 
 
 def test_places_that_were_given_are_not_called_learned() -> None:
-    words = describe_positions(Learned1dConfig(start="sincos_2d"))
+    words = describe_positions(_config(Learned1dConfig(start="sincos_2d")))
     assert "given, not learned" in words
-    assert words != describe_positions(Learned1dConfig())
+    assert words != describe_positions(_config())
 
 
-def test_components_of_a_rank_one_stem_show_its_pattern() -> None:
-    model = _model()
-    stem = model.backbone.patch_embed
-    assert isinstance(stem, PatchStem)
-    pattern = torch.rand(3, 4, 4)
-    strength = torch.linspace(-1, 1, 16)
+def test_where_positions_are_added_is_said() -> None:
+    assert "vectors of its own" in describe_positions(_config(positions_in="layers"))
+    assert "same vectors again" in describe_positions(_config(positions_in="layers_shared"))
+    model = preset_model(_config(positions_in="layers"))
     with torch.no_grad():
-        stem.proj.weight.copy_(strength[:, None, None, None] * pattern)
-    filters = patch_filters(model)
-    assert filters.variance == pytest.approx((1.0,), abs=1e-5)
-    torch.testing.assert_close(filters.images[0], pattern / pattern.max() / 2 + 0.5)
+        first = model.backbone.pos_embed.table((2, 3))[0, :2]
+    similarity = position_similarity(model)
+    assert similarity is not None
+    expected = torch.cosine_similarity(first[0], first[1], dim=0)
+    torch.testing.assert_close(similarity[0, 0, 0, 1], expected)
 
 
-def test_components_are_ordered_and_bounded() -> None:
-    filters = patch_filters(_model(), most=5)
-    assert filters.images.shape == (5, 3, 4, 4)
-    assert list(filters.variance) == sorted(filters.variance, reverse=True)
-    assert sum(filters.variance) <= 1 + 1e-6
-    assert filters.images.min() >= 0
-    assert filters.images.max() <= 1
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_family_shows_its_positions_or_says_why_not(name: str) -> None:
+    config = PRESETS[name]
+    words = describe_positions(config)
+    assert words.endswith(".")
+    shown = position_similarity(preset_model(config)) is not None
+    assert shown != ("no position vectors" in words)
 
 
-def test_channels_of_a_bgr_model_are_shown_as_rgb() -> None:
-    rgb, bgr = patch_filters(_model()), patch_filters(_model(channel_order="bgr"))
-    assert len(rgb.images) == 15  # Sixteen filters around their mean.
-    torch.testing.assert_close(rgb.images.flip(1), bgr.images, atol=1e-4, rtol=0)
+def test_a_t2t_shows_the_sinusoid() -> None:
+    config = PRESETS["t2t_nano_8"]
+    model = create_model("t2t_nano_8", classes=2)
+    similarity = position_similarity(model)
+    assert similarity is not None
+    rows, columns = config.grid
+    places = (1, 1 + rows * columns)
+    sinusoid = SineCosine1d(config.width, places).table(places)[0, 1:]  # place 0: class token
+    expected = torch.cosine_similarity(sinusoid[:1], sinusoid, dim=1)
+    torch.testing.assert_close(similarity[0, 0].flatten(), expected)
 
 
-def test_grey_images_see_the_sum_of_the_channels() -> None:
-    model = _model(stem=ConvStemConfig(widths=(6, 8), strides=(2, 2)))
-    first = _first_convolution(model)
+def test_a_bias_lies_where_the_key_stands() -> None:
+    """ViT: raise the score of the right neighbour alone."""
+    model = _model(Relative2dConfig())
+    (positions,) = [m for m in model.modules() if isinstance(m, RelativeBias2d)][:1]
     with torch.no_grad():
-        first.weight[:, 1] = -first.weight[:, 0] - first.weight[:, 2]
-        first.weight[3, :, 1, 1] += 1.0
-    filters = patch_filters(model, grey=True)
-    expected = torch.full((3, 3, 3), 0.5)
-    expected[:, 1, 1] = 1.0
-    torch.testing.assert_close(filters.images[0], expected)
+        positions.weight.zero_()
+        # Query minus key, offset by the side: 0 rows, -1 columns.
+        positions.weight[0, 1, 1, 1] = 7.0
+        pair = positions.bias((2, 3))[0, 1, 1, 2]  # patch 0 asks patch 1, behind the class token
+    assert float(pair) == 7.0
+    biases = relative_biases(model)
+    assert biases is not None
+    assert biases.shape == (2, 3, 5)
+    assert float(biases[1, 1, 3]) == 7.0
+    assert float(biases.abs().sum()) == 7.0
 
 
-def test_a_convolutional_stem_shows_its_first_filters_strongest_first() -> None:
-    model = _model(stem=ConvStemConfig(widths=(6, 8), strides=(2, 2)))
-    first = _first_convolution(model)
+@pytest.mark.parametrize("name", ["swin_nano_8", "swinv2_nano_8"])
+def test_biases_of_windows_are_those_of_the_first_block(name: str) -> None:
+    model = preset_model(PRESETS[name])
+    first = next(
+        m for m in model.modules() if isinstance(m, RelativePositions | ContinuousPositions)
+    )
     with torch.no_grad():
-        first.weight[4] *= 100
-        first.weight[2] = 0
-    filters = patch_filters(model)
-    assert filters.variance == ()
-    assert filters.images.shape == (6, 3, 3, 3)
-    strongest = first.weight[4].detach()
-    torch.testing.assert_close(filters.images[0], strongest / strongest.abs().max() / 2 + 0.5)
-    assert torch.equal(filters.images[5], torch.full((3, 3, 3), 0.5))
+        pairs = first.compute()
+    biases, size = relative_biases(model), first.size
+    assert biases is not None
+    assert biases.shape == (len(pairs), 2 * size - 1, 2 * size - 1)
+    last = size * size - 1
+    torch.testing.assert_close(biases[:, -1, -1], pairs[:, 0, last])
+    torch.testing.assert_close(biases[:, 0, -1], pairs[:, last - size + 1, size - 1])
+    torch.testing.assert_close(biases[:, size - 1, size - 1], pairs[:, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("positions", "added", "bias"),
+    [
+        ("none", False, False),
+        ("absolute", True, False),
+        ("relative", False, True),
+        ("absolute_and_relative", True, True),
+    ],
+)
+def test_a_swin_shows_what_it_has(positions: str, added: bool, bias: bool) -> None:
+    config = PRESETS["swin_nano_8"].model_copy(update={"positions": positions})
+    model = preset_model(config)
+    assert (position_similarity(model) is not None) == added
+    assert (relative_biases(model) is not None) == bias
+    assert ("bias" in describe_positions(config)) == bias

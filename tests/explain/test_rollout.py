@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 import torch
 
+from presets import PRESETS, preset_model
 from tiny import photo, tiny_config, tiny_model
 from vitrail.explain.capture import AttentionRecord, LayerAttention, capture
-from vitrail.explain.rollout import attention_flow, rollout
+from vitrail.explain.rollout import attention_flow, describe_flow, rollout, rolls_out
 
 
 def test_flow_of_two_layers_by_hand() -> None:
@@ -69,3 +70,42 @@ def test_read_out_at_the_patches_where_they_are_pooled() -> None:
         model(images)
     row = attention_flow(record)[:, 1:].mean(dim=1)[:, 1:]
     torch.testing.assert_close(rollout(model, images).flatten(1), row / row.sum())
+
+
+def test_both_tokens_that_answer_are_read_out() -> None:
+    """DeiT: the answer is the mean of two heads, one on the distillation token."""
+    model = tiny_model(backbone=tiny_config(distillation_token=True))
+    images = photo(1)[None]
+    with torch.no_grad(), capture(model) as record:
+        model(images)
+    row = attention_flow(record)[:, :2].mean(dim=1)[:, 2:]
+    torch.testing.assert_close(rollout(model, images).flatten(1), row / row.sum())
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_family_rolls_out_or_refuses(name: str) -> None:
+    model = preset_model(PRESETS[name])
+    images = torch.stack([photo(1, 9, 20), photo(2, 9, 20)])
+    if not rolls_out(model.backbone):
+        with pytest.raises(TypeError, match="attention over all tokens"):
+            rollout(model, images)
+        return
+    maps = rollout(model, images)
+    with torch.no_grad():
+        features = model.backbone(model.normalise(images))
+    assert maps.shape == (2, *features.maps[-1].shape[2:])
+    torch.testing.assert_close(maps.sum(dim=(1, 2)), torch.ones(2))
+
+
+def test_a_t2t_is_read_out_at_its_class_token() -> None:
+    model = preset_model(PRESETS["t2t_nano_8"])
+    images = photo(1, 8, 8)[None]
+    with torch.no_grad(), capture(model.backbone.blocks) as record:
+        model(images)
+    row = attention_flow(record)[:, 0, 1:]
+    torch.testing.assert_close(rollout(model, images).flatten(1), row / row.sum())
+
+
+def test_where_the_flow_does_not_begin_at_patches_is_said() -> None:
+    said = {name for name, config in PRESETS.items() if describe_flow(config)}
+    assert said == {name for name in PRESETS if name.startswith(("t2t", "hybrid"))}

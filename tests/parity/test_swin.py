@@ -51,18 +51,21 @@ def ours(weights: Weights, config: SwinConfig | SwinV2Config) -> Weights:
     for name, value in weights.items():
         if name.endswith(DERIVED):
             continue
-        if ".downsample." in name:  # the original merges at the end of a stage, we at the start
-            _, stage, rest = name.split(".", 2)
-            name = f"layers.{int(stage) + 1}.{rest}"
         if name.endswith("relative_position_bias_table"):
             size = 2 * config.windows[int(name.split(".")[1])].size - 1
-            value = stretch(value, size)
-        if name.endswith("logit_scale"):
-            value = value.flatten()
-        for old, replacement in RENAMED.items():
-            name = name.replace(old, replacement)
-        new[name] = value
+            new[our_name(name)] = stretch(value, size)
+        else:
+            new[our_name(name)] = value.flatten() if name.endswith("logit_scale") else value
     return new
+
+
+def our_name(name: str) -> str:
+    if ".downsample." in name:  # the original merges at the end of a stage, we at the start
+        _, stage, rest = name.split(".", 2)
+        name = f"layers.{int(stage) + 1}.{rest}"
+    for old, replacement in RENAMED.items():
+        name = name.replace(old, replacement)
+    return name
 
 
 def stretch(table: torch.Tensor, size: int) -> torch.Tensor:
@@ -113,7 +116,7 @@ def test_outputs_are_those_of_the_original(golden: Path, name: str, way: str) ->
 
 
 def test_pretrained_windows_matter_to_the_continuous_bias(golden: Path) -> None:
-    backbone, case, table, io = load(golden / "swin_v2")
+    backbone, case, _, io = load(golden / "swin_v2")
     config = backbone.config.model_copy(update={"pretrained_windows": (8, 8)})
     other = Swin(config).eval()
     other.load_state_dict(backbone.state_dict())

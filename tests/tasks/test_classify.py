@@ -13,7 +13,12 @@ from vitrail.types import Features
 
 
 def task(**changes: object) -> Classify:
-    built = build_task(ClassifyConfig(**({"classes": ("ant", "bee", "cat")} | changes)), 4)
+    built = build_task(
+        ClassifyConfig(**({"classes": ("ant", "bee", "cat")} | changes)),
+        pooled_width=4,
+        token_width=4,
+        distilled=False,
+    )
     assert isinstance(built, Classify)
     return built
 

@@ -62,8 +62,8 @@ class Recurrent(Backbone):
     The tokens are the outputs of the last layer. Every step waits for the one before it, so the
     longest chain of dependent operations grows with the number of patches.
 
-    `torch.compile` leaves recurrent layers out of its graph; with `fullgraph=True` it needs
-    `torch._dynamo.config.allow_rnn = True`.
+    Building one sets `torch._dynamo.config.allow_rnn`, without which `torch.compile` breaks its
+    graph at recurrent layers and refuses `fullgraph=True`.
     """
 
     def __init__(self, config: RecurrentConfig) -> None:
@@ -81,6 +81,7 @@ class Recurrent(Backbone):
             bidirectional=config.bidirectional,
         )
         _start(self.rnn)
+        _allow_compilation()
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Features:
         """Features of a batch of normalised images of any size."""
@@ -101,6 +102,12 @@ class Recurrent(Backbone):
             return tokens.mean(dim=1)
         width = self.config.width
         return torch.cat([tokens[:, -1, :width], tokens[:, 0, width:]], dim=1)
+
+
+def _allow_compilation() -> None:
+    import torch._dynamo.config as compiler  # here: a second that only recurrent models pay
+
+    compiler.allow_rnn = True
 
 
 def _start(rnn: nn.RNNBase) -> None:

@@ -83,7 +83,7 @@ SMALL: dict[str, SwinConfig | SwinV2Config] = {
         width=48,
         depths=(2, 2),
         heads=(3, 6),
-        window=2,
+        window=4,
         mlp_ratio=4.0,
     ),
     "swinv2_nano_8": SwinV2Config(
@@ -92,7 +92,7 @@ SMALL: dict[str, SwinConfig | SwinV2Config] = {
         width=48,
         depths=(2, 2),
         heads=(3, 6),
-        window=2,
+        window=4,
         mlp_ratio=4.0,
     ),
 }

@@ -84,11 +84,11 @@ def _published(name: str) -> Variant[ViTConfig]:
 
 
 def _small(
-    image: int | tuple[int, int], width: int, heads: int, stem: tuple[tuple[int, ...], tuple[int, ...]]
+    image: tuple[int, int], width: int, heads: int, stem: tuple[tuple[int, ...], tuple[int, ...]]
 ) -> ViTConfig:
     """Four blocks behind a convolutional stem, mean pooling; places start as sines and cosines."""
     return ViTConfig(
-        image_size=(image, image) if isinstance(image, int) else image,
+        image_size=image,
         stem=ConvStemConfig(widths=stem[0], strides=stem[1]),
         positions=Learned1dConfig(prefix=False, start="sincos_2d"),
         width=width,
@@ -101,13 +101,16 @@ def _small(
 
 
 SMALL = {
-    "vit_nano_conv2_8": _small(8, 96, 4, ((32, 64), (1, 2))),
-    "vit_nano_conv4_28": _small(28, 96, 4, ((32, 64, 64), (1, 2, 2))),
+    "vit_nano_conv2_8": _small((8, 8), 96, 4, ((32, 64), (1, 2))),
+    "vit_nano_conv4_28": _small((28, 28), 96, 4, ((32, 64, 64), (1, 2, 2))),
     "vit_nano_conv8_32x256": _small((32, 256), 96, 4, ((24, 48, 96), (2, 2, 2))),
-    "vit_micro_conv16_96": _small(96, 192, 6, ((24, 48, 48, 96, 96, 192), (2, 2, 1, 2, 1, 2))),
+    "vit_micro_conv16_96": _small(
+        (96, 96), 192, 6, ((24, 48, 48, 96, 96, 192), (2, 2, 1, 2, 1, 2))
+    ),
 }
 """Presets that learn from scratch on a CPU; `conv4` is the stride of the stem, the last figure the
-image size (`32x256`: lines of text). In a small stem the first convolution is best left at full resolution."""
+image size (`32x256`: lines of text). In a small stem the first convolution is best left at full
+resolution."""
 
 VIT: dict[str, Variant[ViTConfig]] = {
     **{name: _published(name) for name in PUBLISHED},

@@ -19,6 +19,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from vitrail.config import Config
+from vitrail.data.elastic import Elastic, elastic
 from vitrail.data.preprocess import CenterCrop, Line, Preprocess
 from vitrail.data.rand_augment import RandAugment, rand_augment
 
@@ -95,7 +96,8 @@ class Affine(Config):
 
 
 Geometry = Annotated[
-    NoGeometry | RandomResizedCrop | RandomCrop | PadCrop | Affine, Field(discriminator="kind")
+    NoGeometry | RandomResizedCrop | RandomCrop | PadCrop | Affine | Elastic,
+    Field(discriminator="kind"),
 ]
 
 
@@ -190,6 +192,8 @@ class Augment:
                 return _pad_crop(crop, self._prepared(image), rng)
             case Affine() as affine:
                 return _affine(affine, self._prepared(image), rng)
+            case Elastic() as config:
+                return _tensor(elastic(config, _pixels(self._prepared(image)), rng))
             case NoGeometry():
                 return self._prepared(image)
 

@@ -79,7 +79,8 @@ def open_source(data: str, *, seed: int = 0) -> Source:
     splits = {**splits, **split(train, seed=seed, test=test, val=val)}
     for name, part in splits.items():
         if not len(part):
-            least = "at least 3" if whole.text else "at least 3 a class"
+            # Texts with a symbol that no other has stay in train.
+            least = "some more of every symbol" if whole.text else "at least 3 a class"
             raise DataError(f"{data}: too few images for a {name} part; give {least}")
     return Source(
         name=data,

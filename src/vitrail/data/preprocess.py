@@ -26,6 +26,9 @@ IMAGENET_STD: Colour = (0.229, 0.224, 0.225)
 HALF: Colour = (0.5, 0.5, 0.5)
 """Mean and standard deviation that map 0..1 to -1..1 (ViT, google-research)."""
 
+LONGEST = 16
+"""Widths of a `Line` that the longest line may have at its own scale."""
+
 
 class CenterCrop(Config):
     """Resize the short side to `floor(size / crop_pct)`, then cut out the centre.
@@ -98,7 +101,8 @@ class Line(Config):
     """Bring a line of text to one height at its own scale, and fill up to the width.
 
     What is filled repeats the last column. A line that is longer keeps its scale and gets the next
-    multiple of the height; training, whose batches have one size, squeezes it instead.
+    multiple of the height; training, whose batches have one size, squeezes it instead. Beyond
+    `LONGEST` widths it is squeezed anyway: a hair of 1 x 30,000 pixels is no line of text.
 
     Attributes:
         size: Height, and the width that most lines fit into.
@@ -109,7 +113,8 @@ class Line(Config):
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
         """Size of the image before it is filled up."""
-        return self.size[0], max(1, round(width * self.size[0] / height))
+        columns = round(width * self.size[0] / height)
+        return self.size[0], min(max(1, columns), LONGEST * self.size[1])
 
     def filled(self, height: int, width: int) -> tuple[int, int]:
         """Size of the result."""

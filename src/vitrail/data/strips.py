@@ -23,7 +23,7 @@ from vitrail.types import Sample
 
 NAME = "strips"
 LENGTHS = (3, 12)
-SIZES = {"train": 20_000, "val": 1_000, "test": 2_000}
+SIZES = {"train": 50_000, "val": 1_000, "test": 2_000}
 HEIGHT = 32
 MAX_LENGTH = 64
 

@@ -71,10 +71,10 @@ def stem_filters(model: Model, *, grey: bool = False, most: int = 28) -> Filters
         most: Pictures to give at most; 28 as in the paper.
 
     Returns:
-        None for a family whose first layer has no such picture.
+        None for patches of a single pixel, whose filters have no shape.
     """
     first = _first_layer(model.backbone)
-    if first is None:
+    if first.weight.shape[-1] == 1:
         return None
     weight = first.weight.detach().float().cpu()
     preprocess = model.config.preprocess
@@ -91,7 +91,7 @@ def stem_filters(model: Model, *, grey: bool = False, most: int = 28) -> Filters
     return Filters(_to_rgb(weight[order]), (), first.what)
 
 
-def _first_layer(backbone: Backbone) -> _First | None:
+def _first_layer(backbone: Backbone) -> _First:
     match backbone:
         case ViT() | Recurrent() | Swin():
             return _patch_layer(backbone.patch_embed)
@@ -102,7 +102,7 @@ def _first_layer(backbone: Backbone) -> _First | None:
         case T2T():
             return _soft_split_layer(backbone.patch_embed)
         case _:
-            return None
+            raise AssertionError(f"a family without a picture: {type(backbone).__name__}")
 
 
 def _patch_layer(stem: nn.Module) -> _First:
@@ -131,14 +131,14 @@ def _soft_split_layer(stem: TokensToToken) -> _First:
     """
     split = stem.splits[0]
     assert isinstance(split, SoftSplit)
-    weight = stem.project.weight
+    weight: Tensor = stem.project.weight
     if len(stem.blocks):
         block = stem.blocks[0]
         assert isinstance(block, TokenBlock)
         weight = _values(block.attn) * block.norm1.weight
     # A patch is flattened channel by channel.
-    filters = weight.unflatten(1, (3, split.kernel, split.kernel))
-    return _First(filters, linear=True, what="what the first soft split's patches are mapped with")
+    filters = weight.reshape(-1, 3, split.kernel, split.kernel)
+    return _First(filters, linear=True, what="the filters on the first soft split's patches")
 
 
 def _values(attention: nn.Module) -> Float[Tensor, "D C"]:

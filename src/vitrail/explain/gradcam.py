@@ -66,7 +66,9 @@ def describe_evidence(config: BackboneConfig) -> str:
                 "of patches it is the logit, without the head's bias, had reading stopped there."
             )
         case RecurrentConfig(pool="last"):
-            return "A cell shows what the states of both directions at that patch say for the label."
+            return (
+                "A cell shows what the states of both directions at that patch say for the label."
+            )
         case ResNetConfig() | SwinConfig() | SwinV2Config() | RecurrentConfig():
             return (
                 "Before that cut the cells of a map add up to the logit of the label, without the "

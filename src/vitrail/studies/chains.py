@@ -38,8 +38,9 @@ def chain_of(model: nn.Module, images: Tensor) -> int:
     """
     training = model.training
     model.train()
-    with warnings.catch_warnings(), torch.backends.mkldnn.flags(enabled=False):
-        warnings.simplefilter("ignore")  # torch warns of Intel GPUs when the switch is put back
-        chain = longest_chain(model(images))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of Intel GPUs when the switch is touched
+        with torch.backends.mkldnn.flags(enabled=False):
+            chain = longest_chain(model(images))
     model.train(training)
     return chain

@@ -114,7 +114,9 @@ class Recall:
         if described(folder) == what:
             return str(folder)
         rng = np.random.default_rng(self.length)
-        parts = {part: self.strips(n, rng) for part, n in (("train", self.train), ("test", self.test))}
+        parts = {
+            part: self.strips(n, rng) for part, n in (("train", self.train), ("test", self.test))
+        }
         return write_folder(folder, parts, [f"colour {i}" for i in range(len(COLOURS))], what)
 
     def strips(

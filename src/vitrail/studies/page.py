@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _INK, _MUTED, _LINE = "#1b1f24", "#5b6570", "#d6dbe0"
-_COLOURS = ("#1f5fa8", "#c4531b", "#2e7d4f", "#7a3f9d", "#a8801f", "#3c8f9c", "#b03060")
+_COLOURS: tuple[str, ...] = (
+    "#1f5fa8",
+    "#c4531b",
+    "#2e7d4f",
+    "#7a3f9d",
+    "#a8801f",
+    "#3c8f9c",
+    "#b03060",
+)
 _STYLE: dict[Any, Any] = {
     "font.size": 10.5,
     "text.color": _INK,
@@ -38,7 +46,9 @@ _STYLE: dict[Any, Any] = {
     "xtick.major.size": 0,
     "ytick.major.size": 0,
     "lines.linewidth": 1.6,
-    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "legend.framealpha": 0.85,
+    "legend.edgecolor": "none",
 }
 
 Facts = Mapping[str, str]
@@ -87,7 +97,10 @@ def markdown(page: Page, verdict: Verdict) -> str:
         "## Claims",
         _table(
             ["claim", "published", "verdict", "measured here"],
-            [[f.claim.text, f.claim.published, f"**{f.verdict}**", f.reason] for f in page.findings],
+            [
+                [f.claim.text, f.claim.published, f"**{f.verdict}**", f.reason]
+                for f in page.findings
+            ],
         ),
         "A claim is judged from mean and standard deviation over the seeds, arms taken as "
         "independent: a margin counts where it exceeds twice its standard error, else it is not "
@@ -102,7 +115,7 @@ def markdown(page: Page, verdict: Verdict) -> str:
         text.append(_lines_table(chart, page.values) if chart.lines else _arms_table(chart, page))
     text += [
         "## How it was made",
-        _table(["", ""], [[key, f"`{value}`" if key == "command" else value] for key, value in facts.items()]),
+        _table(["", ""], [[k, f"`{v}`" if k == "command" else v] for k, v in facts.items()]),
         *_repeat(page),
     ]
     return "\n\n".join(text) + "\n"
@@ -119,6 +132,8 @@ def plot(page: Page) -> bytes:
         for measure in chart.measures
         if measure.plotted
     ]
+    series = dict.fromkeys(arm.series for arm in page.plan.arms)
+    colours = dict(zip(series, _COLOURS * len(series), strict=False))
     columns = min(len(charts), 2)
     rows = -(-len(charts) // columns)
     tallest = max(1 if chart.lines else len(chart.arms) / 11 for chart in charts)
@@ -127,7 +142,10 @@ def plot(page: Page) -> bytes:
         figure = Figure(figsize=size, layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False)
         for axes, chart in zip(grid.flat, charts, strict=False):
-            (_draw_lines if chart.lines else _draw_dots)(axes, chart, page.values)
+            if chart.lines:
+                _draw_lines(axes, chart, page.values, colours)
+            else:
+                _draw_dots(axes, chart, page.values)
         for axes in grid.flat[len(charts) :]:
             axes.set_visible(False)
         buffer = io.BytesIO()
@@ -225,24 +243,23 @@ def _draw_dots(axes: Axes, chart: _Chart, values: Figures) -> None:
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
 
 
-def _draw_lines(axes: Axes, chart: _Chart, values: Figures) -> None:
+def _draw_lines(axes: Axes, chart: _Chart, values: Figures, colours: Mapping[str, str]) -> None:
     """One line a series over x, with the standard deviation at each point."""
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter
 
     (measure,) = chart.measures
-    names = dict.fromkeys(arm.series for arm in chart.arms)
     places = sorted({arm.x for arm in chart.arms if arm.x is not None})
-    for series, colour in zip(names, _COLOURS * len(names), strict=False):
+    for series in dict.fromkeys(arm.series for arm in chart.arms):
         arms = [a for a in chart.arms if a.series == series and measure.name in values[a.name]]
         found = [values[arm.name][measure.name] for arm in arms]
         axes.errorbar(
-            [arm.x or 0.0 for arm in arms],
+            [arm.x or 0 for arm in arms],
             [mean(row) for row in found],
             yerr=[stdev(row) if len(row) > 1 else 0.0 for row in found],
             marker="o",
             markersize=4,
             capsize=3,
-            color=colour,
+            color=colours[series],
             label=series,
         )
     axes.set_xscale("log", base=2)
@@ -251,6 +268,9 @@ def _draw_lines(axes: Axes, chart: _Chart, values: Figures) -> None:
     axes.set_title(chart.title)
     if measure.log:
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter("{x:g}")
     if measure.percent:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.legend(loc="best")

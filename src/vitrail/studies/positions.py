@@ -6,13 +6,11 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from vitrail.data.dataset import Source
 from vitrail.model import Model
 from vitrail.studies.claims import Claim, above, below, close, less_than
 from vitrail.studies.data import First, Given, Whole
 from vitrail.studies.study import Arm, Job, Measure, Plan, Study
-from vitrail.studies.training import PARAMS, SECONDS, TOP1, figures, test_batches, train_arm
-from vitrail.train.run import Fitted
+from vitrail.studies.training import PARAMS, SECONDS, TOP1, Trained, held_out, train_arm
 
 ROUNDING = 1e-3
 """Largest change of a logit that float32 sums in another order explain."""
@@ -72,11 +70,11 @@ _PATCHES = ("model.backbone.stem.kind=patch",)
 
 
 def _run(job: Job, plan: Plan) -> dict[str, float]:
-    fitted, source = train_arm(job, plan)
-    return figures(fitted) | shuffle_test(fitted, source, seed=job.seed)
+    trained = train_arm(job, plan)
+    return trained.figures | shuffle_test(trained, seed=job.seed)
 
 
-def shuffle_test(fitted: Fitted, source: Source, *, seed: int) -> dict[str, float]:
+def shuffle_test(trained: Trained, *, seed: int) -> dict[str, float]:
     """Move the patches of the test images about.
 
     Returns:
@@ -84,13 +82,13 @@ def shuffle_test(fitted: Fitted, source: Source, *, seed: int) -> dict[str, floa
         accuracy where one permutation serves all images; `logit_change`: the largest change of
         any logit under the former.
     """
-    model = fitted.model.eval()
+    model = trained.model
     patch = model.backbone.strides[0]
     generator = torch.Generator().manual_seed(seed)
     rows, columns = (-(-side // patch) for side in model.config.backbone.image_size)
     same = torch.randperm(rows * columns, generator=generator)
     right, right_same, count, change = 0, 0, 0, 0.0
-    for images, targets in test_batches(source, fitted):
+    for images, targets in held_out(trained):
         noise = torch.rand(len(images), rows * columns, generator=generator)
         plain = _logits(model, images)
         own = _logits(model, shuffle(images, noise.argsort(dim=1), patch))
@@ -124,11 +122,12 @@ def _logits(model: Model, images: Tensor) -> Tensor:
 POSITIONS = Study(
     name="positions",
     title="Positions: none, absolute, relative, rotary; at the stem or in every layer",
-    question="Attention does not know where a patch stands: it must be told. How much is lost when "
-    "it is not, does the way of telling matter, and does it matter whether it is told once or in "
-    "every layer? All arms cut images into patches that do not overlap (a convolutional stem sees "
-    "the border, and so the place). The shuffle test moves the patches of each test image by a "
-    "random permutation of its own (`shuffled`) or all images by the same one (`same_shuffle`).",
+    question="Attention does not know where a patch stands: it must be told. How much is lost "
+    "when it is not, does the way of telling matter, and does it matter whether it is "
+    "told once or in every layer? All arms cut images into patches that do not "
+    "overlap (a convolutional stem sees the border, and so the place). The shuffle "
+    "test moves the patches of each test image by a random permutation of its own "
+    "(`shuffled`) or all images by the same one (`same_shuffle`).",
     published="Dosovitskiy et al. 2021, Table 8 (appendix D.4): ViT-B/16, ImageNet 5-shot linear "
     "accuracy. The relative kind there is one-dimensional; sine-cosine and rotary positions are "
     "not in it.\n\n"

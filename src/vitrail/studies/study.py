@@ -43,7 +43,7 @@ class Arm:
     overrides: tuple[str, ...] = ()
     panel: str = ""
     series: str = ""
-    x: float | None = None
+    x: int | None = None
     data: Data | None = None
     needs: str = ""
 
@@ -144,9 +144,14 @@ class Job:
         return shlex.join(words)
 
     def key(self, plan: Plan) -> str:
-        """Hash of all that the run depends on: a result with another key is out of date."""
-        parts = [plan.recipe, self.overrides(plan), self.data, described(Path(self.data))]
-        return hashlib.sha256(json.dumps([self.study, *parts, versions()]).encode()).hexdigest()
+        """Hash of all that the run depends on: a result with another key is out of date.
+
+        Folders do not count, so that a study may be moved.
+        """
+        data = described(Path(self.data)) or self.data
+        own = [*plan.shared, *plan.arm(self.arm).overrides]
+        parts = [self.study, plan.recipe, own, self.seed, data, versions()]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,54 +3,74 @@
 from __future__ import annotations
 
 import shutil
+import time
+from dataclasses import dataclass
 
 import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
 
 from vitrail.data.dataset import Source
 from vitrail.data.open import open_source
+from vitrail.model import Model
 from vitrail.studies.study import Job, Measure, Plan
 from vitrail.train.choose import choose_recipe
-from vitrail.train.run import Fitted, fit
+from vitrail.train.run import fit
 
 TOP1 = Measure("top1", "test top-1")
-SECONDS = Measure("seconds", "training, s", percent=False, plotted=False)
+SECONDS = Measure("seconds", "computing time, s", percent=False, plotted=False)
 PARAMS = Measure("params", "parameters", percent=False, plotted=False)
 
 
-def train_arm(job: Job, plan: Plan) -> tuple[Fitted, Source]:
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A run that is over.
+
+    Attributes:
+        model: The best weights.
+        source: What it learned from and was tested on.
+        figures: What every such run tells: `top1` on the test part, `seconds` of training and
+            testing (on a CPU those that it computed, so that other programs do not count) and
+            `params`, the number of parameters.
+    """
+
+    model: Model
+    source: Source
+    figures: dict[str, float]
+
+
+def train_arm(job: Job, plan: Plan) -> Trained:
     """Train and test; an interrupted run goes on from its newest checkpoint."""
     source = open_source(job.data, seed=job.seed)
     chosen = choose_recipe(source, name=plan.recipe, overrides=job.overrides(plan))
+    clock = time.monotonic if torch.cuda.is_available() else time.process_time
+    start = clock()
     fitted = fit(source, chosen.recipe, job.run, resume=True)
+    seconds = clock() - start
     for checkpoint in (job.run / "checkpoints").glob("step-*"):
         shutil.rmtree(checkpoint)  # the best weights stay beside them
-    return fitted, source
-
-
-def figures(fitted: Fitted) -> dict[str, float]:
-    """What every such run tells: test accuracy, seconds of training, number of parameters."""
-    return {
+    found = {
         "top1": fitted.evaluation.metrics["top1"],
-        "seconds": fitted.position.seconds,
+        "seconds": round(seconds, 2),
         "params": float(sum(p.numel() for p in fitted.model.parameters())),
     }
+    return Trained(fitted.model.eval(), source, found)
 
 
 def measure_arm(job: Job, plan: Plan) -> dict[str, float]:
     """Train, test and tell."""
-    fitted, _ = train_arm(job, plan)
-    return figures(fitted)
+    return train_arm(job, plan).figures
 
 
-def test_batches(
-    source: Source, fitted: Fitted, batch_size: int = 250
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Prepared images (B, 3, H, W) in uint8 and class indices (B,) of the test part, in order."""
-    test, device = source.splits["test"], next(fitted.model.parameters()).device
-    prepare = fitted.model.config.preprocess.prepare
+def held_out(
+    trained: Trained, batch_size: int = 250
+) -> list[tuple[UInt8[Tensor, "B 3 H W"], Int[Tensor, "B"]]]:
+    """Prepared images and class indices of the test part, in order."""
+    test, device = trained.source.splits["test"], next(trained.model.parameters()).device
+    prepare = trained.model.config.preprocess.prepare
     targets = torch.tensor([target for target in test.targets if isinstance(target, int)])
     assert len(targets) == len(test), "studies are about single labels"
-    batches: list[tuple[torch.Tensor, torch.Tensor]] = []
+    batches: list[tuple[Tensor, Tensor]] = []
     for start in range(0, len(test), batch_size):
         places = range(start, min(start + batch_size, len(test)))
         images = torch.stack([prepare(test.read(i).image) for i in places])

@@ -46,10 +46,10 @@ CLAIMS = (
 WINDOWS = Study(
     name="windows",
     title="Windows: shifted or not, and what they know of places",
-    question="A Swin Transformer attends within windows only. Does it help that every second block "
-    "shifts them by half, and that attention knows how far two patches are apart (a bias for each "
-    "offset), where they are (a table added at the stem), or nothing? All arms shift their windows "
-    "but `relative_unshifted`.",
+    question="A Swin Transformer attends within windows only. Does it help that every second "
+    "block shifts them by half, and that attention knows how far two patches are "
+    "apart (a bias for each offset), where they are (a table added at the stem), or "
+    "nothing? All arms shift their windows but `relative_unshifted`.",
     published="Liu et al. 2021, Table 4: Swin-T, ImageNet-1k top-1:\n\n"
     "| | top-1 |\n| --- | --- |\n| relative, without shifting | 80.2 |\n"
     "| relative, shifted windows | 81.3 |\n| no positions | 80.1 |\n| absolute | 80.5 |\n"
@@ -64,7 +64,7 @@ WINDOWS = Study(
             shared=(
                 "model.name=swin_nano_8",
                 "model.backbone.width=8",
-                "model.backbone.patch_size=1",
+                "model.backbone.patch_size=2",
                 "model.backbone.window=2",
                 "model.backbone.depths=[2]",
                 "model.backbone.heads=[2]",
@@ -76,9 +76,9 @@ WINDOWS = Study(
             arms=ARMS,
             claims=CLAIMS,
             data=First("fashion-mnist", train=6000, test=4000),
-            budget="8 epochs; images enlarged to 32 x 32, patches of 2 x 2 pixels, windows of 4 x 4 "
-            "patches, three stages of 2 blocks, width 24 to 96",
-            seeds=5,
+            budget="6 epochs; images enlarged to 32 x 32, patches of 2 x 2 pixels, windows of "
+            "4 x 4 patches, three stages of 2 blocks, width 24 to 96",
+            seeds=4,
             shared=(
                 "model.name=swin_nano_8",
                 "model.image_size=[32, 32]",
@@ -87,7 +87,8 @@ WINDOWS = Study(
                 "model.backbone.window=4",
                 "model.backbone.depths=[2, 2, 2]",
                 "model.backbone.heads=[2, 4, 8]",
-                "schedule.epochs=8",
+                "model.backbone.mlp_ratio=2.0",
+                "schedule.epochs=6",
                 'data.workers={kind="serial"}',
             ),
         ),

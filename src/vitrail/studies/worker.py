@@ -48,12 +48,17 @@ def to_text(job: Job) -> str:
     return json.dumps(asdict(job), default=str)
 
 
+def from_text(text: str) -> Job:
+    """What `to_text` wrote."""
+    table: dict[str, Any] = json.loads(text)
+    table["folder"] = Path(table["folder"])
+    return Job(**table)
+
+
 def main() -> int:
     """Entry point of the process."""
-    table: dict[str, Any] = json.loads(sys.argv[1])
-    job = Job(**(table | {"folder": Path(table["folder"])}))
     try:
-        carry_out(job)
+        carry_out(from_text(sys.argv[1]))
     except UserError as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         return 2

@@ -14,9 +14,7 @@ TaskConfig = Annotated[ClassifyConfig | TranscribeConfig, Field(discriminator="k
 """The union of all tasks; tests iterate over it."""
 
 
-def build_task(
-    config: TaskConfig, *, pooled_width: int, token_width: int, distilled: bool
-) -> Task:
+def build_task(config: TaskConfig, *, pooled_width: int, token_width: int, distilled: bool) -> Task:
     """The head that a configuration describes, with fresh weights.
 
     Args:

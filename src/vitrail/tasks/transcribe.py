@@ -7,7 +7,7 @@ are learned with the true text before them (teacher forcing) and written from th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -28,6 +28,9 @@ from vitrail.types import Features, Prediction, Target, Transcription
 IGNORED = -100
 """Stands after the end of a text that is shorter than others of its batch; costs nothing."""
 
+MAX_LENGTH = 4096
+"""Symbols for which the decoder keeps room; a header cannot ask for a terabyte."""
+
 
 class TranscribeConfig(Config):
     """A decoder over an alphabet.
@@ -46,7 +49,7 @@ class TranscribeConfig(Config):
 
     kind: Literal["transcribe"] = "transcribe"
     alphabet: tuple[str, ...] = Field(min_length=1)
-    max_length: PositiveInt = 64
+    max_length: int = Field(default=64, gt=0, le=MAX_LENGTH)
     width: PositiveInt = 96
     depth: PositiveInt = 2
     heads: PositiveInt = 4
@@ -68,15 +71,13 @@ class TranscribeConfig(Config):
 class Transcribe(Task):
     """Tokens of an image to the symbols of its text.
 
-    Symbol ids are places in the alphabet; behind it stand the mark that ends a text and the one
-    that begins it.
+    Symbol ids are places in the alphabet; behind it stands the mark that begins and ends a text.
     """
 
     def __init__(self, config: TranscribeConfig, token_width: int) -> None:
         super().__init__()
         self.config = config
-        self.end = len(config.alphabet)
-        self.begin = self.end + 1
+        self.mark = len(config.alphabet)
         width = config.width
         self.project = nn.Linear(token_width, width)
         self.norm = nn.LayerNorm(width, eps=1e-6)
@@ -87,7 +88,7 @@ class Transcribe(Task):
             for _ in range(config.depth)
         ]
         self.decoder = Decoder(
-            len(config.alphabet) + 2,
+            len(config.alphabet) + 1,
             width,
             blocks,
             _positions(config),
@@ -115,8 +116,8 @@ class Transcribe(Task):
         smoothing: float = 0.0,
     ) -> Float[Tensor, "B"]:
         """Mean cross-entropy of the symbols and the end mark of each text, in nats."""
-        begin = targets.new_full((len(targets), 1), self.begin)
-        given = torch.cat([begin, targets[:, :-1].clamp_min(0)], dim=1)
+        first = targets.new_full((len(targets), 1), self.mark)
+        given = torch.cat([first, targets[:, :-1].clamp_min(0)], dim=1)
         logits = self.decoder(given, output).float().transpose(1, 2)
         losses = F.cross_entropy(
             logits,
@@ -130,11 +131,13 @@ class Transcribe(Task):
     def postprocess(self, output: Float[Tensor, "B N D"]) -> list[Prediction]:
         """Write the texts."""
         found = self.write(output)
-        tokens: list[list[int]] = found.tokens.tolist()
-        lengths: list[int] = found.lengths.tolist()
-        scores: list[float] = found.log_probs.float().exp().tolist()
+        alphabet, most = self.config.alphabet, self.config.max_length
+        tokens = cast("list[list[int]]", found.tokens.numpy(force=True).tolist())
+        lengths = cast("list[int]", found.lengths.numpy(force=True).tolist())
+        scores = cast("list[float]", found.log_probs.float().exp().numpy(force=True).tolist())
         return [
-            Transcription("".join(self._symbol(i) for i in row[:length]), score)
+            # The last place is for the mark; where it did not come the text is cut off.
+            Transcription("".join(alphabet[i] for i in row[: min(length, most)]), score)
             for row, length, score in zip(tokens, lengths, scores, strict=True)
         ]
 
@@ -146,16 +149,16 @@ class Transcribe(Task):
             cached: Keep keys and values of the symbols written, which changes nothing but time.
         """
         most, beams = self.config.max_length + 1, self.config.beams
-        prompt = torch.full((len(output), 1), self.begin, device=output.device)
+        prompt = torch.full((len(output), 1), self.mark, device=output.device)
         step = (
             CachedStep(self.decoder, output, capacity=most)
             if cached
             else UncachedStep(self.decoder, output)
         )
         if beams == 1:
-            return greedy(step, prompt, end=self.end, padding=self.end, max_length=most)
+            return greedy(step, prompt, end=self.mark, padding=self.mark, max_length=most)
         return beam_search(
-            step, prompt, beams=beams, end=self.end, padding=self.end, max_length=most
+            step, prompt, beams=beams, end=self.mark, padding=self.mark, max_length=most
         )
 
     def adapt(self, dataset: Dataset) -> list[Target]:
@@ -190,19 +193,16 @@ class Transcribe(Task):
                 f"model's alphabet ('{''.join(self.config.alphabet)}')"
                 f"{nearest(strange, self.config.alphabet)}; train with it, or take the sample out"
             )
-        if len(target) > self.config.max_length:
+        most = self.config.max_length
+        if len(target) > most:
             raise DataError(
-                f"{name}: a text of {len(target)} symbols is longer than the {self.config.max_length} "
-                "that the model can write; train with a larger transcribe.max_length"
+                f"{name}: a text of {len(target)} symbols is longer than the {most} that the model "
+                "can write; train with a larger transcribe.max_length"
             )
-
-    def _symbol(self, index: int) -> str:
-        """What a symbol stands for; the begin mark, which no text holds, is not written."""
-        return self.config.alphabet[index] if index < self.end else ""
 
     def _ids(self, target: Target) -> list[int]:
         assert isinstance(target, str), "training needs a text for every sample"
-        return [*(self.config.alphabet.index(symbol) for symbol in target), self.end]
+        return [*(self.config.alphabet.index(symbol) for symbol in target), self.mark]
 
 
 def _positions(config: TranscribeConfig) -> SequencePositions:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitrail.errors import ConfigError
+from vitrail.errors import ConfigError, ModelFileError
 from vitrail.model import Model
 from vitrail.tasks.classify import Classify
 from vitrail.train.recipe import DistillRecipe
@@ -44,11 +44,10 @@ def load_teacher(path: str, classes: Sequence[str]) -> Teacher:
     """Read a teacher and check that it knows the same classes.
 
     Raises:
-        ConfigError: it is no classifier, or its classes are others; the first that differ are
-            named.
-        ModelFileError: it cannot be read.
+        ConfigError: it cannot be read, is no classifier, or its classes are others; the first that
+            differ are named.
     """
-    model, _ = load_model(resolve_model(path))
+    model = _read(path)
     if not isinstance(model.task, Classify) or model.task.config.multilabel:
         raise ConfigError(f"distill.teacher = '{path}': must be a classifier with one label")
     known = model.task.config.classes
@@ -100,6 +99,13 @@ class Distillation:
             divergence = F.kl_div(own, soft, log_target=True, reduction="none")
             learned = divergence.sum(dim=1) * tau**2
         return (1 - alpha) * truth + alpha * learned
+
+
+def _read(path: str) -> Model:
+    try:
+        return load_model(resolve_model(path))[0]
+    except ModelFileError as error:
+        raise ConfigError(f"distill.teacher: {error}; give a trained model or a run") from error
 
 
 def _some(names: Sequence[str]) -> str:

@@ -335,8 +335,7 @@ def selection_metric(train: Dataset, recipe: Recipe) -> str:
     metric = recipe.stop.metric or known[0]
     if metric not in known:
         raise ConfigError(
-            f"stop.metric = '{metric}' is not measured on this data; "
-            f"take one of {', '.join(known)}"
+            f"stop.metric = '{metric}' is not measured on this data; take one of {', '.join(known)}"
         )
     return metric
 

@@ -49,6 +49,8 @@ class ClassifyObjective(Objective):
         self.class_weights = class_weights(train, recipe).to(device)
         self.distillation: Distillation | None = None
         forward: nn.Module = model
+        if recipe.transcribe is not None:
+            raise ConfigError("transcribe: the data has classes, no texts; leave its keys away")
         if recipe.distill is not None:
             if task.config.multilabel:
                 raise ConfigError("distill: a teacher can help where an image has one label only")
@@ -81,12 +83,7 @@ class TranscribeObjective(Objective):
     """Cross-entropy of each next symbol, given the true ones before it (teacher forcing)."""
 
     def __init__(self, model: Model, task: Transcribe, recipe: Recipe) -> None:
-        if recipe.mix.mixup or recipe.mix.cutmix:
-            raise ConfigError("mix.mixup and mix.cutmix mix classes; a text cannot be mixed")
-        if recipe.distill is not None:
-            raise ConfigError("distill works for classification only")
-        if recipe.class_weights != "none":
-            raise ConfigError("class_weights works for classification only")
+        _insist_readable(recipe)
         self.task, self.smoothing = task, recipe.mix.label_smoothing
         self.device = next(model.parameters()).device
         compiled = cast("Any", torch).compile(model) if recipe.model.compile else model
@@ -109,8 +106,7 @@ def build_objective(model: Model, train: Dataset, recipe: Recipe) -> Objective:
     """The loss that belongs to a model's task.
 
     Raises:
-        ConfigError: the recipe asks for what the task cannot do.
-        ModelFileError: the teacher cannot be read.
+        ConfigError: the recipe asks for what the task cannot do, or the teacher is of no use.
     """
     match model.task:
         case Classify() as task:
@@ -119,6 +115,23 @@ def build_objective(model: Model, train: Dataset, recipe: Recipe) -> Objective:
             return TranscribeObjective(model, task, recipe)
         case other:
             raise AssertionError(f"no objective for {type(other).__name__}")
+
+
+def _insist_readable(recipe: Recipe) -> None:
+    """Refuse what would spoil a text or needs classes."""
+    if recipe.mix.mixup or recipe.mix.cutmix:
+        raise ConfigError("mix.mixup and mix.cutmix mix classes, not texts; set both to 0")
+    if recipe.augment.hflip or recipe.augment.vflip:
+        raise ConfigError("augment.hflip and augment.vflip mirror the text; set both to 0")
+    cut = recipe.augment.geometry.kind
+    if cut in {"random_resized_crop", "random_crop"}:
+        raise ConfigError(
+            f"augment.geometry.kind = '{cut}' cuts symbols off a text; take affine or none"
+        )
+    if recipe.distill is not None:
+        raise ConfigError("distill works for classes, not for texts; leave its keys away")
+    if recipe.class_weights != "none":
+        raise ConfigError("class_weights works for classes, not for texts; set it to none")
 
 
 def class_weights(train: Dataset, recipe: Recipe) -> Float[Tensor, "C"]:

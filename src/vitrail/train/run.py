@@ -16,7 +16,7 @@ from vitrail.data.dataset import Dataset, Source
 from vitrail.data.open import open_source
 from vitrail.data.preprocess import CenterCrop, Line
 from vitrail.device import pick_device
-from vitrail.errors import UserError
+from vitrail.errors import ConfigError, UserError
 from vitrail.evaluate import Evaluation, evaluate
 from vitrail.machine import keep_freed_memory
 from vitrail.metrics.classification import ClassificationMetrics
@@ -25,7 +25,7 @@ from vitrail.predict import write_predictions
 from vitrail.report import write_report
 from vitrail.tasks import TaskConfig
 from vitrail.tasks.classify import ClassifyConfig
-from vitrail.tasks.transcribe import TranscribeConfig
+from vitrail.tasks.transcribe import MAX_LENGTH, TranscribeConfig
 from vitrail.train.checkpoint import Position
 from vitrail.train.choose import Chosen, choose_recipe
 from vitrail.train.log import write_quarantine
@@ -98,7 +98,7 @@ class TrainResult:
     quarantined: int
 
 
-def train(
+def train(  # noqa: PLR0913 one argument an option of the command line
     data: str | None = None,
     *,
     task: str | None = None,
@@ -150,6 +150,8 @@ def train(
     with torch.device("meta"):
         planned = Model(run_model_config(chosen.recipe, source))
     build_objective(planned, source.splits["train"], chosen.recipe)
+    for part in source.splits.values():
+        planned.task.adapt(part)
     selection_metric(source.splits["train"], chosen.recipe)
     pick_device(chosen.recipe.run.device)
     _write_start(out, source, chosen, command)
@@ -288,8 +290,13 @@ def run_model_config(recipe: Recipe, source: Source) -> ModelConfig:
     changes = dict(wanted.backbone)
     if wanted.image_size is not None:
         changes["image_size"] = list(wanted.image_size)
-    if wanted.drop_path is not None:
-        changes["drop_path"] = wanted.drop_path
+    if "drop_path" in type(config.backbone).model_fields:
+        changes |= {} if wanted.drop_path is None else {"drop_path": wanted.drop_path}
+    elif wanted.drop_path:
+        raise ConfigError(
+            f"model.drop_path = {wanted.drop_path}: {wanted.name} has no residual branches to "
+            "drop; set it to 0"
+        )
     # Built anew and not copied, so that what contradicts itself is refused.
     table = merge(config.backbone.model_dump(mode="json"), changes)
     backbone = build(type(config.backbone), table, source=f"model.backbone of {wanted.name}")
@@ -309,15 +316,11 @@ def _task_config(recipe: Recipe, source: Source) -> TaskConfig:
         return ClassifyConfig(classes=train.classes, multilabel=train.multilabel)
     longest = max(len(target) for target in train.targets if isinstance(target, str))
     wanted = recipe.transcribe or TranscribeRecipe()
-    return TranscribeConfig(
-        alphabet=train.classes,
-        max_length=wanted.max_length or max(2 * longest, 32),
-        width=wanted.width,
-        depth=wanted.depth,
-        heads=wanted.heads,
-        positions=wanted.positions,
-        beams=wanted.beams,
-    )
+    table = wanted.model_dump() | {
+        "alphabet": train.classes,
+        "max_length": wanted.max_length or max(longest, 32, min(2 * longest, MAX_LENGTH)),
+    }
+    return build(TranscribeConfig, table, source="transcribe")
 
 
 def _write_start(out: Path, source: Source, chosen: Chosen, command: str) -> None:
@@ -386,4 +389,5 @@ def _seed(recipe: str | None, overrides: Sequence[str]) -> int:
 
 def _counts(source: Source) -> str:
     parts = [f"{len(split)} {name}" for name, split in source.splits.items()]
-    return ", ".join(parts) + f", {len(source.splits['train'].classes)} classes"
+    train = source.splits["train"]
+    return ", ".join(parts) + f", {len(train.classes)} {'symbols' if train.text else 'classes'}"
