@@ -42,10 +42,12 @@ lint: $(VENV)/installed-dev
 
 bench: $(VENV)/installed-bench
 	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/inference.py
 	$(BIN)/python benchmarks/pipeline.py $(PHOTOS)
 
 campaign: $(VENV)/installed-bench
 	$(BIN)/python -m pytest -m campaign
+	$(BIN)/python benchmarks/families.py
 	$(MAKE) bench
 
 clean:
