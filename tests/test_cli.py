@@ -126,7 +126,7 @@ def test_predict_in_shards(run: Run, photos: Path, model_file: Path, tmp_path: P
 
 
 def test_models(run: Run) -> None:
-    rows = run("models", "vit_tiny*", "--json").json
+    rows = run("models", "vit_tiny_patch*", "--json").json
     assert isinstance(rows, list)
     wanted = {"name", "family", "params", "gmacs", "activations", "image_size"}
     wanted |= {"classes", "top1", "source"}

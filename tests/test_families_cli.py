@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from command_line import Answer, Run, refused, sets
 from pictures import COLOURS, QUICK, write_folder
 from presets import PRESETS
+from tiny import randomise
 from vitrail.model import create_model
 from vitrail.tasks.transcribe import TranscribeConfig
 from vitrail.weights.modelfile import Provenance, read_header, save_model
@@ -120,6 +122,17 @@ def test_a_teacher_that_has_gone(run: Run, photos: Path, tmp_path: Path) -> None
     assert run("predict", tmp_path / "r", image).code == 0, "what it taught does not go"
 
 
+def test_a_run_goes_on_with_the_teacher_that_it_began_with(
+    run: Run, photos: Path, tmp_path: Path
+) -> None:
+    path = teacher(tmp_path / "t.safetensors")
+    assert distill(run, photos, tmp_path / "r", path).code == 0
+    assert run("train", "--resume", "--out", tmp_path / "r").code == 0
+    model = randomise(create_model("resnet_nano_8", classes=tuple(COLOURS)), seed=9)
+    save_model(model, path, Provenance())
+    refused(run("train", "--resume", "--out", tmp_path / "r"), "distill.teacher", "has changed")
+
+
 def test_a_header_that_contradicts_itself(run: Run, photos: Path, tmp_path: Path) -> None:
     """Written with the right checksum, by somebody who edited it."""
     image = photos / "red" / "00.png"
@@ -147,11 +160,9 @@ def test_a_header_that_contradicts_itself(run: Run, photos: Path, tmp_path: Path
 def test_too_little_memory(
     error: Exception, run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vitrail import predict
-
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(predict, "predict", fail)
+    monkeypatch.setattr(import_module("vitrail.predict"), "predict", fail)
     path = teacher(tmp_path / "m.safetensors")
     refused(run("predict", path, photos), "not enough memory", "smaller batches")

@@ -28,6 +28,7 @@ NAMES = [
     "predict",
     "rollout",
     "save_model",
+    "study",
     "train",
     "write_predictions",
     "write_report",

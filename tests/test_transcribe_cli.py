@@ -89,7 +89,7 @@ def test_evaluate_and_predict_agree(run: Run, texts: Path, trained: Path, tmp_pa
     table = tmp_path / "p.csv"
     run("predict", trained, texts.parent, "--out", table)
     assert table.read_text(encoding="utf-8").startswith("path,text,score,error")
-    assert "transcribe: alphabet" in run("info", trained).out
+    assert "transcribe: alphabet a, b, c," in run("info", trained).out
 
 
 def test_check(run: Run, texts: Path) -> None:

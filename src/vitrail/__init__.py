@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from vitrail.model import Model, ModelConfig, create_model, model_names
     from vitrail.predict import predict, write_predictions
     from vitrail.report import write_report
+    from vitrail.studies.run import study
     from vitrail.train.choose import choose_recipe
     from vitrail.train.recipe import Recipe, load_recipe
     from vitrail.train.run import train
@@ -49,6 +50,7 @@ _HOME = {
     "predict": "vitrail.predict",
     "rollout": "vitrail.explain.rollout",
     "save_model": "vitrail.weights.modelfile",
+    "study": "vitrail.studies.run",
     "train": "vitrail.train.run",
     "write_predictions": "vitrail.predict",
     "write_report": "vitrail.report",
@@ -75,6 +77,7 @@ __all__ = [
     "predict",
     "rollout",
     "save_model",
+    "study",
     "train",
     "write_predictions",
     "write_report",

@@ -427,10 +427,10 @@ def _fields(config: Any) -> str:
 
 
 def _short(value: Any) -> str:
-    if isinstance(value, tuple) and len(cast("tuple[Any, ...]", value)) > 12:
-        words = cast("tuple[Any, ...]", value)
-        return f"{', '.join(map(str, words[:12]))}, ... ({len(words)})"
-    return str(cast("object", value))
+    if not isinstance(value, tuple):
+        return str(value)
+    words = cast("tuple[Any, ...]", value)
+    return ", ".join(map(str, words[:12])) + (f", ... ({len(words)})" if len(words) > 12 else "")
 
 
 def _watched(rows: Any, advance: Callable[[int], None]) -> Any:

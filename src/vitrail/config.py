@@ -10,14 +10,18 @@ import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vitrail.errors import ConfigError
 
 Table = dict[str, Any]
+Depth = Annotated[int, Field(gt=0, le=1000)]
+"""Layers of one kind. The bound keeps a header that was made up from taking all memory."""
+Width = Annotated[int, Field(gt=0, le=65_536)]
+"""Width of a layer, bounded likewise."""
 C = TypeVar("C", bound="Config")
 
 

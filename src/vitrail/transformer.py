@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from vitrail.config import Config
+from vitrail.config import Config, Depth
 from vitrail.errors import SequenceError
 from vitrail.nn.decoder import Decoder, DecoderBlock, PostNormDecoderBlock, PreNormDecoderBlock
 from vitrail.nn.decoding import CachedStep
@@ -54,8 +54,8 @@ class TransformerConfig(Config):
     target_vocabulary: PositiveInt
     dim: PositiveInt = 512
     heads: PositiveInt = 8
-    encoder_layers: PositiveInt = 6
-    decoder_layers: PositiveInt = 6
+    encoder_layers: Depth = 6
+    decoder_layers: Depth = 6
     ffn: PositiveInt = 2048
     activation: SequenceActivation = "relu"
     eps: float = Field(default=1e-6, gt=0)

@@ -151,6 +151,19 @@ def test_a_model_file_gives_the_same_answer(name: str, tmp_path: Path) -> None:
         assert torch.equal(loaded(x), model(x))
 
 
+@every
+def test_a_giant_that_nobody_means_is_refused_at_once(name: str) -> None:
+    """A header that was made up must not take memory, not even on the meta device."""
+    table = PRESETS[name].model_dump()
+    for key in ("depth", "layers", "width"):
+        if key in table:
+            with pytest.raises(ConfigError, match=f"'{key}' = 99999999"):
+                build(type(PRESETS[name]), table | {key: 99_999_999}, source="test")
+    if "depths" in table:
+        with pytest.raises(ConfigError, match="depths"):
+            build(type(PRESETS[name]), table | {"depths": (99_999_999,)}, source="test")
+
+
 COMPILE = """
 import sys, torch
 from vitrail.model import create_model

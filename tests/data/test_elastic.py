@@ -81,7 +81,9 @@ def test_edges_are_repeated_not_black() -> None:
     assert elastic(Elastic(), image, np.random.default_rng(1)).min() == 200
 
 
-@pytest.mark.parametrize("wrong", [{"cell": 0}, {"amplitude": -1}, {"shear": 90}, {"scale": (0, 1)}])
+@pytest.mark.parametrize(
+    "wrong", [{"cell": 0}, {"amplitude": -1}, {"shear": 90}, {"scale": (0, 1)}]
+)
 def test_values_out_of_range_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Elastic(**wrong)

@@ -112,7 +112,9 @@ def test_a_table_of_texts(tmp_path: Path) -> None:
     (tmp_path / "texts.csv").write_text(f"path,text\n{rows}")
     assert open_source(str(tmp_path)).splits["train"].classes == ("1",)
     (tmp_path / "texts.csv").write_text("path,text\nimages/1.png,1\n")
-    with pytest.raises(DataError, match=r"too few images for a val part; give some more of every symbol$"):
+    with pytest.raises(
+        DataError, match=r"too few images for a val part; give some more of every symbol$"
+    ):
         open_source(str(tmp_path))
 
 

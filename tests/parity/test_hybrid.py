@@ -16,14 +16,12 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from parity.test_vit import Weights, golden, read_google
+from parity.test_vit import Weights, read_google
 from vitrail.backbones.hybrid import Hybrid, HybridConfig
 from vitrail.explain.capture import capture
 from vitrail.nn import convolutions
 from vitrail.nn.blocks import Mlp
 from vitrail.nn.convolutions import StandardisedConv2d
-
-__all__ = ["golden"]
 
 PARTS = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 

@@ -11,11 +11,9 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from parity.test_vit import Weights, golden
+from parity.test_vit import Weights
 from vitrail.backbones.swin import Swin, SwinConfig, SwinV2Config
 from vitrail.nn.windows import WindowAttention
-
-__all__ = ["golden"]
 
 CASES = ("swin_v1", "swin_v1_resized", "swin_v2")
 

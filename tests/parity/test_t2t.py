@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +32,6 @@ PERFORMER = {
     ".mlp.0.": ".mlp.fc1.",
     ".mlp.2.": ".mlp.fc2.",
 }
-
-
-@pytest.fixture(scope="session")
-def golden() -> Path:
-    given = os.environ.get("VITRAIL_GOLDEN")
-    folder = Path(given) if given else Path(__file__).resolve().parents[3] / "shared" / "golden"
-    if not (folder / "t2t_performer").is_dir():
-        pytest.skip("golden files not found: set VITRAIL_GOLDEN or put them in ../shared/golden")
-    return folder
 
 
 def read(folder: Path, case: dict[str, Any]) -> Weights:

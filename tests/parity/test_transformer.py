@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,7 @@ Weights = dict[str, Tensor]
 
 
 @pytest.fixture(scope="session")
-def case_folder() -> Path:
-    given = os.environ.get("VITRAIL_GOLDEN")
-    golden = Path(given) if given else Path(__file__).resolve().parents[3] / "shared" / "golden"
-    if not (golden / "transformer").is_dir():
-        pytest.skip("golden files not found: set VITRAIL_GOLDEN or put them in ../shared/golden")
+def case_folder(golden: Path) -> Path:
     return golden / "transformer"
 
 

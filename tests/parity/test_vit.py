@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +30,6 @@ BIG_VISION = ("bigvision_gap", "bigvision_map")
 
 POSITIONS = "Transformer/posembed_input/pos_embedding"
 POOLS = {"cls": "class", "token": "class", "avg": "mean", "gap": "mean", "map": "attention"}
-
-
-@pytest.fixture(scope="session")
-def golden() -> Path:
-    given = os.environ.get("VITRAIL_GOLDEN")
-    folder = Path(given) if given else Path(__file__).resolve().parents[3] / "shared" / "golden"
-    if not (folder / "timm_vit").is_dir():
-        pytest.skip("golden files not found: set VITRAIL_GOLDEN or put them in ../shared/golden")
-    return folder
 
 
 def read_timm(folder: Path, case: dict[str, Any]) -> Weights:

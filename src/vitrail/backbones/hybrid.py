@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vitrail.backbones.backbone import Backbone, BackboneBase
 from vitrail.backbones.resnet import ImageNetRootConfig, RootConfig
 from vitrail.backbones.vit import Learned1dConfig, init_linear
+from vitrail.config import Depth, Width
 from vitrail.nn.attention import Attention
 from vitrail.nn.blocks import Activation, Mlp, PreNormBlock
 from vitrail.nn.convolutions import Bottleneck, Root, Trunk, group_norm_style
@@ -48,13 +49,13 @@ class HybridConfig(BackboneBase):
 
     kind: Literal["hybrid"] = "hybrid"
     root: RootConfig = ImageNetRootConfig()
-    resnet_depths: tuple[PositiveInt, ...] = (3, 4, 9)
+    resnet_depths: tuple[Depth, ...] = (3, 4, 9)
     resnet_width: PositiveInt = 64
     groups: PositiveInt = 32
     patch_size: PositiveInt = 1
     positions: Learned1dConfig = Learned1dConfig()
-    width: PositiveInt = 768
-    depth: PositiveInt = 12
+    width: Width = 768
+    depth: Depth = 12
     heads: PositiveInt = 12
     mlp_ratio: float = Field(default=4.0, gt=0)
     activation: Activation = "gelu"

@@ -6,11 +6,12 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from vitrail.backbones.backbone import Backbone, BackboneBase
 from vitrail.backbones.vit import PatchStemConfig, StemConfig, build_stem
+from vitrail.config import Depth, Width
 from vitrail.types import Features
 
 _CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
@@ -33,8 +34,8 @@ class RecurrentConfig(BackboneBase):
     kind: Literal["recurrent"] = "recurrent"
     stem: StemConfig = PatchStemConfig()
     cell: Literal["rnn", "gru", "lstm"] = "lstm"
-    width: PositiveInt = 256
-    layers: PositiveInt = 2
+    width: Width = 256
+    layers: Depth = 2
     bidirectional: bool = False
     dropout: float = Field(default=0.0, ge=0, lt=1)
     pool: Literal["last", "mean"] = "last"

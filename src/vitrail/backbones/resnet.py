@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from jaxtyping import Float
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
 from vitrail.backbones.backbone import Backbone, BackboneBase
-from vitrail.config import Config
+from vitrail.config import Config, Depth, Width
 from vitrail.nn.convolutions import BasicBlock, Bottleneck, Root, Trunk, batch_norm_style
 from vitrail.types import Features
 
@@ -54,8 +54,8 @@ class ResNetConfig(BackboneBase):
     kind: Literal["resnet"] = "resnet"
     root: RootConfig = ImageNetRootConfig()
     block: Literal["basic", "bottleneck"] = "bottleneck"
-    depths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (3, 4, 6, 3)
-    width: PositiveInt = 64
+    depths: Annotated[tuple[Depth, ...], Field(min_length=1)] = (3, 4, 6, 3)
+    width: Width = 64
     drop_path: float = Field(default=0.0, ge=0, lt=1)
 
     @property

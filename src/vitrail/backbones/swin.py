@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from vitrail.backbones.backbone import Backbone, BackboneBase
+from vitrail.config import Depth, Width
 from vitrail.nn.blocks import Mlp, StochasticDepth
 from vitrail.nn.patches import PatchStem
 from vitrail.nn.positions import AbsolutePositions, Learned1d, NoPositions
@@ -46,8 +47,8 @@ class SwinBase(BackboneBase):
     """
 
     patch_size: PositiveInt = 4
-    width: PositiveInt = 96
-    depths: tuple[PositiveInt, ...] = Field(default=(2, 2, 6, 2), min_length=1)
+    width: Width = 96
+    depths: tuple[Depth, ...] = Field(default=(2, 2, 6, 2), min_length=1)
     heads: tuple[PositiveInt, ...] = (3, 6, 12, 24)
     window: PositiveInt = 7
     shift: bool = True

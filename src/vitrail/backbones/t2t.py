@@ -11,7 +11,7 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from vitrail.backbones.backbone import Backbone, BackboneBase
-from vitrail.config import Config
+from vitrail.config import Config, Depth, Width
 from vitrail.nn.attention import Attention
 from vitrail.nn.blocks import Mlp, PreNormBlock
 from vitrail.nn.positions import Learned1d, Placeless, SineCosine1d
@@ -96,9 +96,9 @@ class T2TConfig(BackboneBase):
         min_length=1,
     )
     token_block: TokenBlockConfig = TokenPerformerConfig()
-    token_width: PositiveInt = 64
-    width: PositiveInt = 384
-    depth: PositiveInt = 14
+    token_width: Width = 64
+    width: Width = 384
+    depth: Depth = 14
     heads: PositiveInt = 6
     mlp_ratio: float = Field(default=3.0, gt=0)
     drop_path: float = Field(default=0.0, ge=0, lt=1)

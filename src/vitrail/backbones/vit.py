@@ -10,7 +10,7 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from vitrail.backbones.backbone import Backbone, BackboneBase
-from vitrail.config import Config
+from vitrail.config import Config, Depth, Width
 from vitrail.nn.attention import Attention
 from vitrail.nn.blocks import Activation, Mlp, PostNormBlock, PreNormBlock
 from vitrail.nn.patches import ConvStem, PatchStem, Stem
@@ -165,8 +165,8 @@ class ViTConfig(BackboneBase):
     stem: StemConfig = PatchStemConfig()
     positions: PositionsConfig = Learned1dConfig()
     positions_in: Literal["stem", "layers", "layers_shared"] = "stem"
-    width: PositiveInt = 192
-    depth: PositiveInt = 12
+    width: Width = 192
+    depth: Depth = 12
     heads: PositiveInt = 3
     mlp_ratio: float = Field(default=4.0, gt=0)
     qkv_bias: bool = True

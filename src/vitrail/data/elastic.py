@@ -1,7 +1,7 @@
-"""Elastic distortion for handwriting (Simard et al. 2003, section 2): every hand writes differently.
+"""Elastic distortion for handwriting (Simard et al. 2003, section 2): no two hands write alike.
 
-The image is laid on a net of squares. Its knots follow a small rotation, scaling and shear about the
-centre, and each is then moved a little by itself; between knots the image is stretched bilinearly.
+The image is laid on a net of squares. Its knots follow a small rotation, scaling and shear about
+the centre, and each is then moved a little by itself; between knots it is stretched bilinearly.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def elastic(
     """
     height, width = pixels.shape[:2]
     rows, columns = (max(1, round(side / config.cell)) for side in (height, width))
-    y, x = np.linspace(0, height, rows + 1), np.linspace(0, width, columns + 1)
+    y, x = _knots(height, rows), _knots(width, columns)
     source = _source_of_knots(config, y, x, (height, width), rng)
     margin = math.ceil(config.cell)
     padded = np.pad(pixels, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
@@ -71,13 +71,17 @@ def elastic(
     moved = Image.fromarray(padded).transform(
         (width, height), Image.Transform.MESH, mesh, Image.Resampling.BILINEAR
     )
-    return np.asarray(moved)
+    return np.array(moved)  # a copy: torch wants pixels that can be written to
+
+
+def _knots(side: int, cells: int) -> NDArray[np.float64]:
+    return np.linspace(0, side, cells + 1, dtype=np.float64)
 
 
 def _source_of_knots(
     config: Elastic,
-    y: Float[np.ndarray, "r"],
-    x: Float[np.ndarray, "c"],
+    y: NDArray[np.float64],
+    x: NDArray[np.float64],
     size: tuple[int, int],
     rng: np.random.Generator,
 ) -> Float[np.ndarray, "r c 2"]:

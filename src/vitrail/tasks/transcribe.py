@@ -15,7 +15,7 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitrail.config import Config, nearest
+from vitrail.config import Config, Depth, Width, nearest
 from vitrail.data.dataset import Dataset
 from vitrail.errors import DataError
 from vitrail.metrics.transcription import TranscriptionMetrics, transcription_metrics
@@ -50,8 +50,8 @@ class TranscribeConfig(Config):
     kind: Literal["transcribe"] = "transcribe"
     alphabet: tuple[str, ...] = Field(min_length=1)
     max_length: int = Field(default=64, gt=0, le=MAX_LENGTH)
-    width: PositiveInt = 96
-    depth: PositiveInt = 2
+    width: Width = 96
+    depth: Depth = 2
     heads: PositiveInt = 4
     mlp_ratio: float = Field(default=2.0, gt=0)
     positions: Literal["sinusoidal", "rotary"] = "sinusoidal"

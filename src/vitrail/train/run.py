@@ -16,7 +16,7 @@ from vitrail.data.dataset import Dataset, Source
 from vitrail.data.open import open_source
 from vitrail.data.preprocess import CenterCrop, Line
 from vitrail.device import pick_device
-from vitrail.errors import ConfigError, UserError
+from vitrail.errors import ConfigError, ModelFileError, UserError
 from vitrail.evaluate import Evaluation, evaluate
 from vitrail.machine import keep_freed_memory
 from vitrail.metrics.classification import ClassificationMetrics
@@ -28,6 +28,7 @@ from vitrail.tasks.classify import ClassifyConfig
 from vitrail.tasks.transcribe import MAX_LENGTH, TranscribeConfig
 from vitrail.train.checkpoint import Position
 from vitrail.train.choose import Chosen, choose_recipe
+from vitrail.train.distill import seal_of_teacher
 from vitrail.train.log import write_quarantine
 from vitrail.train.loop import Trainer, selection_metric
 from vitrail.train.objective import build_objective
@@ -165,6 +166,7 @@ def _finish(
     info = _read_info(out)
     if info["data"]["fingerprint"] != source.fingerprint:
         raise UserError(f"{source.name}: the data has changed since the run began; train afresh")
+    _insist_same_teacher(info, recipe)
     fitted = fit(source, recipe, out, resume=resume, listener=listener)
     write_quarantine(out, fitted.quarantine)
     info |= {
@@ -324,14 +326,16 @@ def _task_config(recipe: Recipe, source: Source) -> TaskConfig:
 
 
 def _write_start(out: Path, source: Source, chosen: Chosen, command: str) -> None:
-    write_atomically(out / "config.toml", write_toml(chosen.recipe).encode())
+    recipe = chosen.recipe
+    write_atomically(out / "config.toml", write_toml(recipe).encode())
     info: dict[str, Any] = {
         "command": command,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "recipe": chosen.name,
         "recipe_reason": chosen.reason,
-        "model": chosen.recipe.model.name,
+        "model": recipe.model.name,
         "versions": versions(),
+        "teacher": seal_of_teacher(recipe.distill.teacher) if recipe.distill else None,
         "data": {
             "name": source.name,
             "format": source.format,
@@ -342,6 +346,22 @@ def _write_start(out: Path, source: Source, chosen: Chosen, command: str) -> Non
         },
     }
     _write_json(out / "run.json", info)
+
+
+def _insist_same_teacher(info: dict[str, Any], recipe: Recipe) -> None:
+    """With another teacher a resumed run would not be the one that was begun."""
+    if recipe.distill is None:
+        return
+    try:
+        seal = seal_of_teacher(recipe.distill.teacher)
+    except (ModelFileError, OSError) as error:
+        way_out = "put the teacher back, or train afresh"
+        raise UserError(f"distill.teacher: {error}; {way_out}") from error
+    if info.get("teacher", seal) != seal:
+        raise UserError(
+            f"distill.teacher = '{recipe.distill.teacher}': has changed since the run began; "
+            "put the old one back, or train afresh"
+        )
 
 
 def _insist_task(task: str | None, source: Source) -> None:
