@@ -91,7 +91,7 @@ def markdown(page: Page, verdict: Verdict) -> str:
     text = [
         f"# {study.title}",
         study.question,
-        f"Verdict: **{verdict}** with what was published.",
+        f"Verdict against what was published: **{verdict}**.",
         "## Published",
         study.published,
         "## Claims",
