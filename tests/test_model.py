@@ -160,7 +160,7 @@ def test_an_unknown_name_offers_the_nearest() -> None:
 def test_names_match_patterns_and_words() -> None:
     assert model_names() == list(VARIANTS)
     assert model_names("gigantic") == ["vit_gigantic_patch14_224"]
-    assert model_names("vit_tiny_*_384") == ["vit_tiny_patch16_384"]
+    assert model_names("vit_tiny_patch*_384") == ["vit_tiny_patch16_384"]
     assert model_names("swan") == []
 
 

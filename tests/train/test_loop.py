@@ -25,6 +25,7 @@ from vitrail.train.checkpoint import load_checkpoint
 from vitrail.train.interrupt import InterruptedRunError
 from vitrail.train.log import read_metrics
 from vitrail.train.loop import Trainer, selection_metric
+from vitrail.train.objective import class_weights
 from vitrail.train.progress import Progress
 from vitrail.train.recipe import Recipe
 
@@ -297,13 +298,12 @@ def test_each_metric_can_decide(metric: str, tmp_path: Path) -> None:
     assert position.best == row["val"][metric]
 
 
-def test_class_weights_have_a_mean_of_one_over_the_samples(tmp_path: Path) -> None:
+def test_class_weights_have_a_mean_of_one_over_the_samples() -> None:
     data = in_memory(12)
     data.targets = [0] * 8 + [1] * 4
-    trainer = make_trainer(tmp_path, "class_weights=balanced", train=data)
-    torch.testing.assert_close(trainer.class_weights, torch.tensor([0.75, 1.5, 0.0]))
-    plain = make_trainer(tmp_path, train=data)
-    torch.testing.assert_close(plain.class_weights, torch.ones(3))
+    balanced = class_weights(data, make_recipe("class_weights=balanced"))
+    torch.testing.assert_close(balanced, torch.tensor([0.75, 1.5, 0.0]))
+    torch.testing.assert_close(class_weights(data, make_recipe()), torch.ones(3))
 
 
 def test_a_picture_without_labels_teaches_too(tmp_path: Path) -> None:
