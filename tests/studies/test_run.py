@@ -91,7 +91,7 @@ def test_arms_times_seeds_give_rows_verdict_and_page(tmp_path: Path, counted: Co
     )
     assert said[-1].startswith("6/6 better, seed 2: top1 0.72")
     page = result.page.read_text(encoding="utf-8")
-    assert "Verdict: **agrees**" in page
+    assert "Verdict against what was published: **agrees**" in page
     assert "| better | 71.00 ± 1.00 | 3 |" in page
     assert "`vitrail study made-up`" in page
     assert (tmp_path / "made-up.png").read_bytes().startswith(b"\x89PNG")
