@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from vitrail.backbones.backbone import Backbone, BackboneBase
 from vitrail.backbones.resnet import ImageNetRootConfig, RootConfig
-from vitrail.backbones.vit import Learned1dConfig, init_linear
+from vitrail.backbones.vit import Learned1dConfig
 from vitrail.config import Depth, Width
 from vitrail.nn.attention import Attention
-from vitrail.nn.blocks import Activation, Mlp, PreNormBlock
+from vitrail.nn.blocks import Activation, Mlp, PreNormBlock, drop_path_rates
 from vitrail.nn.convolutions import Bottleneck, Root, Trunk, group_norm_style
+from vitrail.nn.init import init_linear
 from vitrail.nn.patches import PatchStem
 from vitrail.nn.pooling import ClassTokenPool, MeanPool
 from vitrail.nn.positions import Learned1d, Placeless
@@ -127,8 +128,7 @@ class Hybrid(Backbone):
             resampling=config.positions.resampling,
             start=config.positions.start,
         )
-        last = max(config.depth - 1, 1)
-        rates = [config.drop_path * i / last for i in range(config.depth)]
+        rates = drop_path_rates(config.drop_path, config.depth)
         self.blocks = nn.ModuleList(_block(config, rate) for rate in rates)
         self.norm = nn.LayerNorm(width, eps=config.eps)
         self.pool = ClassTokenPool() if config.prefix else MeanPool(prefix=0)
@@ -141,7 +141,8 @@ class Hybrid(Backbone):
         maps = self.resnet(images)
         patches = self.patch_embed(maps[-1])
         grid = (patches.shape[2], patches.shape[3])
-        tokens = self._embed(patches.flatten(2).transpose(1, 2), grid)
+        flat = patches.flatten(2).transpose(1, 2)
+        tokens = self.pos_embed.embed(flat, self.prefix_token, grid)
         for block in self.blocks:
             tokens = block(tokens, grid)
         tokens = self.norm(tokens)
@@ -157,17 +158,6 @@ class Hybrid(Backbone):
             [self.patch_embed, self.pos_embed],
             *([block] for block in self.blocks),
         ]
-
-    def _embed(self, patches: Float[Tensor, "B M D"], grid: Grid) -> Float[Tensor, "B N D"]:
-        """Add positions, then put the class token in front."""
-        patches = patches + self.pos_embed.table(grid)
-        if not self.prefix:
-            return patches
-        prefix = self.prefix_token
-        place = self.pos_embed.prefix_table()
-        if place is not None:
-            prefix = prefix + place
-        return torch.cat([prefix.expand(patches.shape[0], -1, -1), patches], dim=1)
 
 
 def _block(config: HybridConfig, drop_path: float) -> PreNormBlock:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from vitrail.backbones.backbone import Backbone, BackboneBase
 from vitrail.config import Depth, Width
-from vitrail.nn.blocks import Mlp, StochasticDepth
+from vitrail.nn.blocks import Mlp, StochasticDepth, drop_path_rates
+from vitrail.nn.init import init_linear
 from vitrail.nn.patches import PatchStem
 from vitrail.nn.positions import AbsolutePositions, Learned1d, NoPositions
 from vitrail.nn.windows import (
@@ -215,7 +216,7 @@ class Swin(Backbone):
         self.pos_embed = _absolute_positions(config)
         self.stages = nn.ModuleList(_stage(config, i) for i in range(len(config.depths)))
         self.norm = nn.LayerNorm(self.pooled_width, eps=config.eps)
-        self.apply(_init_weights)
+        self.apply(_start)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Features:
         """Features of a batch of normalised images of any size."""
@@ -259,7 +260,7 @@ def _absolute_positions(config: SwinConfig | SwinV2Config) -> AbsolutePositions:
 def _stage(config: SwinConfig | SwinV2Config, stage: int) -> SwinStage:
     """One stage with its share of the drop rates."""
     width, before = config.widths[stage], sum(config.depths[:stage])
-    last = max(sum(config.depths) - 1, 1)
+    rates = drop_path_rates(config.drop_path, sum(config.depths))[before:]
     merging = PatchMerging if isinstance(config, SwinConfig) else PatchMergingV2
     kind = SwinBlock if isinstance(config, SwinConfig) else SwinV2Block
     return SwinStage(
@@ -270,7 +271,7 @@ def _stage(config: SwinConfig | SwinV2Config, stage: int) -> SwinStage:
                 _attention(config, stage),
                 Mlp(width, int(width * config.mlp_ratio)),
                 eps=config.eps,
-                drop_path=config.drop_path * (before + block) / last,
+                drop_path=rates[block],
             )
             for block in range(config.depths[stage])
         ],
@@ -296,15 +297,9 @@ def _attention(config: SwinConfig | SwinV2Config, stage: int) -> WindowAttention
             return CosineWindowAttention(width, heads, positions)
 
 
-def _init_weights(module: nn.Module) -> None:
-    """Xavier uniform as in our ViT; branches of v2 start at zero as in the official code.
-
-    The official normal of 0.02 comes to the same for wide layers and is too small for narrow ones.
-    """
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
-            nn.init.zeros_(module.bias)
+def _start(module: nn.Module) -> None:
+    """As in our ViT; the branches of v2 start at zero as in the official code."""
+    init_linear(module)
     if isinstance(module, SwinV2Block):
         nn.init.zeros_(module.norm1.weight)
         nn.init.zeros_(module.norm2.weight)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from vitrail.backbones.backbone import Backbone, BackboneBase
 from vitrail.config import Config, Depth, Width
 from vitrail.nn.attention import Attention
-from vitrail.nn.blocks import Mlp, PreNormBlock
+from vitrail.nn.blocks import Mlp, PreNormBlock, drop_path_rates
+from vitrail.nn.init import init_linear
 from vitrail.nn.positions import Learned1d, Placeless, SineCosine1d
 from vitrail.nn.soft_split import (
     PerformerTokenAttention,
@@ -139,11 +140,10 @@ class T2T(Backbone):
         self.patch_embed = _tokens_to_token(config)
         self.prefix_token = nn.Parameter(torch.empty(1, 1, width))
         self.pos_embed = _sinusoid(width, config.grid)
-        last = max(config.depth - 1, 1)
-        rates = [config.drop_path * i / last for i in range(config.depth)]
+        rates = drop_path_rates(config.drop_path, config.depth)
         self.blocks = nn.ModuleList(_block(config, rate) for rate in rates)
         self.norm = nn.LayerNorm(width, eps=_EPS)
-        self.apply(_init_weights)
+        self.apply(init_linear)
         nn.init.trunc_normal_(self.prefix_token, std=0.02)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Features:
@@ -151,7 +151,8 @@ class T2T(Backbone):
         self.insist_size(images)
         patches = self.patch_embed(images)
         grid = (patches.shape[2], patches.shape[3])
-        tokens = self._embed(patches.flatten(2).transpose(1, 2), grid)
+        flat = patches.flatten(2).transpose(1, 2)
+        tokens = self.pos_embed.embed(flat, self.prefix_token, grid)
         for block in self.blocks:
             tokens = block(tokens, grid)
         tokens = self.norm(tokens)
@@ -161,13 +162,6 @@ class T2T(Backbone):
     def layers(self) -> list[list[nn.Module]]:
         """The soft splits with the positions, then one group a block."""
         return [[self.patch_embed, self.pos_embed], *([block] for block in self.blocks)]
-
-    def _embed(self, patches: Float[Tensor, "B M D"], grid: Grid) -> Float[Tensor, "B N D"]:
-        """Class token in front, positions on all (section 3.2)."""
-        place = self.pos_embed.prefix_table()
-        assert place is not None
-        prefix = (self.prefix_token + place).expand(patches.shape[0], -1, -1)
-        return torch.cat([prefix, patches + self.pos_embed.table(grid)], dim=1)
 
 
 def _tokens_to_token(config: T2TConfig) -> TokensToToken:
@@ -209,11 +203,3 @@ def _block(config: T2TConfig, drop_path: float) -> PreNormBlock:
         layer_scale=None,
         drop_path=drop_path,
     )
-
-
-def _init_weights(module: nn.Module) -> None:
-    """Linear maps start at a normal of 0.02 with zero bias, as in the original code."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
-            nn.init.zeros_(module.bias)

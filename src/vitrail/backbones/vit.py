@@ -12,7 +12,14 @@ from torch import Tensor, nn
 from vitrail.backbones.backbone import Backbone, BackboneBase
 from vitrail.config import Config, Depth, Width
 from vitrail.nn.attention import Attention
-from vitrail.nn.blocks import Activation, Mlp, PostNormBlock, PreNormBlock
+from vitrail.nn.blocks import (
+    Activation,
+    Mlp,
+    PostNormBlock,
+    PreNormBlock,
+    drop_path_rates,
+)
+from vitrail.nn.init import init_linear
 from vitrail.nn.patches import ConvStem, PatchStem, Stem
 from vitrail.nn.pooling import AttentionPool, ClassTokenPool, MeanPool, Pool
 from vitrail.nn.positions import (
@@ -235,8 +242,7 @@ class ViT(Backbone):
         self.patch_embed = build_stem(config.stem, width)
         self.prefix_token = nn.Parameter(torch.empty(1, config.prefix, width))
         self.pos_embed = _absolute_positions(config)
-        last = max(config.depth - 1, 1)
-        rates = [config.drop_path * i / last for i in range(config.depth)]
+        rates = drop_path_rates(config.drop_path, config.depth)
         self.blocks = nn.ModuleList(_block(config, rate) for rate in rates)
         own = config.depth - 1 if config.positions_in == "layers" else 0
         self.layer_pos_embed = nn.ModuleList(_absolute_positions(config) for _ in range(own))
@@ -252,7 +258,8 @@ class ViT(Backbone):
         self.insist_size(images)
         patches = self.patch_embed(images)
         grid = (patches.shape[2], patches.shape[3])
-        tokens = self._embed(patches.flatten(2).transpose(1, 2), grid)
+        flat = patches.flatten(2).transpose(1, 2)
+        tokens = self.pos_embed.embed(flat, self.prefix_token, grid)
         for index, block in enumerate(self.blocks):
             if index and self.config.positions_in != "stem":
                 tokens = tokens + self._places(index, grid)
@@ -269,17 +276,6 @@ class ViT(Backbone):
         for group, positions in zip(groups[1:], self.layer_pos_embed, strict=False):
             group.append(positions)
         return [[self.patch_embed, self.pos_embed], *groups]
-
-    def _embed(self, patches: Float[Tensor, "B M D"], grid: Grid) -> Float[Tensor, "B N D"]:
-        """Add positions, then put the prefix tokens in front (equation 1)."""
-        patches = patches + self.pos_embed.table(grid)
-        if not self.prefix:
-            return patches
-        prefix = self.prefix_token
-        place = self.pos_embed.prefix_table()
-        if place is not None:
-            prefix = prefix + place
-        return torch.cat([prefix.expand(patches.shape[0], -1, -1), patches], dim=1)
 
     def _places(self, layer: int, grid: Grid) -> Float[Tensor, "1 N D"]:
         """Positions that are added again before a later layer; none is a zero."""
@@ -361,11 +357,3 @@ def _pool(config: ViTConfig) -> Pool:
             return MeanPool(prefix=config.prefix)
         case "attention":
             return AttentionPool(config.width, config.heads, _mlp(config), eps=config.eps)
-
-
-def init_linear(module: nn.Module) -> None:
-    """Linear maps start Xavier uniform with zero bias, as in MAE's code (qkv counts as one map)."""
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
-            nn.init.zeros_(module.bias)

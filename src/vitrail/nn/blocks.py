@@ -64,6 +64,11 @@ class StochasticDepth(nn.Module):
         return branch * keep.div_(1 - self.rate)
 
 
+def drop_path_rates(last: float, depth: int) -> list[float]:
+    """Chance to drop each block: linear from 0 at the first to `last` (Huang et al. 2016)."""
+    return [last * i / max(depth - 1, 1) for i in range(depth)]
+
+
 class Block(nn.Module):
     """What both kinds of block hold. Subclasses say where the norms stand.
 

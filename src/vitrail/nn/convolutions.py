@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitrail.nn.blocks import StochasticDepth
+from vitrail.nn.blocks import StochasticDepth, drop_path_rates
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -235,14 +235,14 @@ class Trunk(nn.Module):
         super().__init__()
         self.root = root
         self.stages = nn.ModuleList()
-        before, last, index = width, max(sum(depths) - 1, 1), 0
+        before, rates = width, iter(drop_path_rates(drop_path, sum(depths)))
         for stage, depth in enumerate(depths):
             blocks = nn.Sequential()
             for unit in range(depth):
                 stride = 2 if stage and not unit else 1
-                rate = drop_path * index / last
-                blocks.append(block(before, width * 2**stage, stride, style, drop_path=rate))
-                before, index = width * 2**stage * block.expansion, index + 1
+                wide = width * 2**stage
+                blocks.append(block(before, wide, stride, style, drop_path=next(rates)))
+                before = wide * block.expansion
             self.stages.append(blocks)
         self.channels = tuple(width * 2**s * block.expansion for s in range(len(depths))) or (
             width,

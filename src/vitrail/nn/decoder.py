@@ -20,7 +20,8 @@ from torch.nn import functional as F
 
 from vitrail.nn.blocks import Mlp
 from vitrail.nn.embedding import Rotation, SequencePositions, TokenEmbedding
-from vitrail.nn.encoder import SequenceActivation, init_linear
+from vitrail.nn.encoder import SequenceActivation
+from vitrail.nn.init import init_linear
 from vitrail.nn.sequence_attention import (
     CausalAttention,
     CrossAttention,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vitrail.nn.blocks import Mlp
 from vitrail.nn.embedding import Rotation, SequencePositions
+from vitrail.nn.init import init_linear
 from vitrail.nn.sequence_attention import SelfAttention, padding_bias
 
 SequenceActivation = Literal["relu", "gelu"]
@@ -124,10 +125,3 @@ class Encoder(nn.Module):
         for block in self.blocks:
             tokens = block(tokens, rotation, bias)
         return self.norm(tokens)
-
-
-def init_linear(module: nn.Module) -> None:
-    """Linear maps start Xavier uniform with zero bias; packed projections count as one map."""
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        nn.init.zeros_(module.bias)

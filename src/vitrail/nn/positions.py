@@ -63,6 +63,18 @@ class AbsolutePositions(nn.Module, ABC):
         """Vectors of the prefix tokens, or None where they have no position."""
         return None
 
+    def embed(
+        self, patches: Float[Tensor, "B M D"], prefix: Float[Tensor, "1 K D"], grid: Grid
+    ) -> Float[Tensor, "B N D"]:
+        """Add positions, then put the prefix tokens in front (ViT equation 1)."""
+        patches = patches + self.table(grid)
+        if prefix.shape[1] == 0:
+            return patches
+        place = self.prefix_table()
+        if place is not None:
+            prefix = prefix + place
+        return torch.cat([prefix.expand(patches.shape[0], -1, -1), patches], dim=1)
+
 
 class NoPositions(AbsolutePositions):
     """No positions at all (ViT Table 8, first row)."""

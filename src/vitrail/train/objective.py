@@ -57,8 +57,7 @@ class ClassifyObjective(Objective):
             teacher = load_teacher(recipe.distill.teacher, task.config.classes).to(device)
             self.distillation = Distillation(recipe.distill, teacher)
             forward = TwoHeads(model, task)
-        compiled = cast("Any", torch).compile(forward) if recipe.model.compile else forward
-        self.forward = cast("nn.Module", compiled)
+        self.forward = _maybe_compiled(forward, recipe)
 
     def __call__(
         self,
@@ -86,8 +85,7 @@ class TranscribeObjective(Objective):
         _insist_readable(recipe)
         self.task, self.smoothing = task, recipe.mix.label_smoothing
         self.device = next(model.parameters()).device
-        compiled = cast("Any", torch).compile(model) if recipe.model.compile else model
-        self.forward = cast("nn.Module", compiled)
+        self.forward = _maybe_compiled(model, recipe)
 
     def __call__(
         self,
@@ -132,6 +130,10 @@ def _insist_readable(recipe: Recipe) -> None:
         raise ConfigError("distill works for classes, not for texts; leave its keys away")
     if recipe.class_weights != "none":
         raise ConfigError("class_weights works for classes, not for texts; set it to none")
+
+
+def _maybe_compiled(module: nn.Module, recipe: Recipe) -> nn.Module:
+    return cast("Any", torch).compile(module) if recipe.model.compile else module
 
 
 def class_weights(train: Dataset, recipe: Recipe) -> Float[Tensor, "C"]:
