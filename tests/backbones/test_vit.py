@@ -39,7 +39,7 @@ def test_any_image_size(stem: Any, positions: Any, pool: str) -> None:
         rows, columns = -(-height // 4), -(-width // 4)
         assert features.maps[0].shape == (2, 16, rows, columns)
         assert features.tokens.shape == (2, 1 + rows * columns, 16)
-        assert features.pooled.shape == (2, 16)
+        assert features.pooled.shape == (2, backbone.pooled_width)
         assert torch.equal(
             features.maps[0].flatten(2), features.tokens[:, backbone.prefix :].transpose(1, 2)
         )
@@ -50,6 +50,20 @@ def test_any_image_size(stem: Any, positions: Any, pool: str) -> None:
                 assert parameter.grad is not None, name
                 assert bool(parameter.grad.isfinite().all()), name
         backbone.zero_grad()
+
+
+def test_class_token_and_mean_are_pooled_side_by_side() -> None:
+    config = tiny_config(pool="class_and_mean", registers=2)
+    features = randomise(build_backbone(config)).eval()(images())
+    assert config.pooled_width == 32
+    assert torch.equal(features.pooled[:, :16], features.tokens[:, 0])
+    torch.testing.assert_close(features.pooled[:, 16:], features.tokens[:, 3:].mean(dim=1))
+
+
+def test_swiglu_takes_the_place_of_the_mlp() -> None:
+    backbone = build_backbone(tiny_config(activation="swiglu", mlp_ratio=1.5))
+    assert backbone.blocks[0].mlp.fc1.weight.shape == (48, 16)
+    assert backbone(images()).pooled.shape == (2, 16)
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])

@@ -8,7 +8,15 @@ from torch import Tensor
 
 from tiny import randomise
 from vitrail.nn.attention import Attention
-from vitrail.nn.blocks import Block, LayerScale, Mlp, PostNormBlock, PreNormBlock, StochasticDepth
+from vitrail.nn.blocks import (
+    Block,
+    LayerScale,
+    Mlp,
+    PostNormBlock,
+    PreNormBlock,
+    StochasticDepth,
+    SwiGlu,
+)
 from vitrail.nn.positions import Placeless
 
 GRID = (2, 2)
@@ -102,3 +110,13 @@ def test_a_dropped_block_passes_its_input() -> None:
     part = block(PreNormBlock, layer_scale=None, drop_path=1 - 1e-9).train()
     x = tokens()
     assert torch.equal(part(x, GRID), x)
+
+
+def test_swiglu_gates_the_second_map_with_the_first() -> None:
+    part = randomise(SwiGlu(8, 12))
+    x = tokens()
+    gate, value = (
+        x @ part.fc1.weight[rows].T + part.fc1.bias[rows] for rows in (slice(12), slice(12, None))
+    )
+    expected = (gate * gate.sigmoid() * value) @ part.fc2.weight.T + part.fc2.bias
+    torch.testing.assert_close(part(x), expected)

@@ -25,6 +25,10 @@ def test_mean_leaves_out_the_prefix() -> None:
 
 def test_attention_pool_is_multi_head_attention_of_one_query_then_a_residual_mlp() -> None:
     pool = randomise(AttentionPool(12, 3, Mlp(12, 24)))
+    seen: list[torch.Tensor] = []
+    pool.probe = lambda q, k, v, bias, scale, out: seen.append(
+        (q @ k.mT * scale).softmax(-1) @ v - out
+    )
     reference = nn.MultiheadAttention(12, 3, batch_first=True)
     with torch.no_grad():
         reference.in_proj_weight.copy_(torch.cat([pool.q.weight, pool.kv.weight]))
@@ -34,6 +38,8 @@ def test_attention_pool_is_multi_head_attention_of_one_query_then_a_residual_mlp
         out = reference(pool.latent.expand(2, 1, 12), x, x, need_weights=False)[0][:, 0]
         expected = out + pool.mlp(pool.norm(out))
         torch.testing.assert_close(pool(x), expected, rtol=1e-5, atol=1e-5)
+    assert len(seen) == 1
+    assert seen[0].abs().max() < 1e-5
 
 
 def test_attention_pool_ignores_the_order_of_tokens() -> None:

@@ -34,6 +34,16 @@ def test_forward_is_a_linear_map_of_the_pooled_vector() -> None:
     assert not part.head.bias.any()
 
 
+def test_a_representation_layer_stands_before_the_head() -> None:
+    part = task(hidden=5)
+    assert part.pre_logits is not None
+    pooled = torch.randn(2, 4)
+    features = Features((torch.zeros(2, 4, 1, 1),), torch.zeros(2, 1, 4), pooled)
+    hidden = torch.tanh(pooled @ part.pre_logits.weight.T + part.pre_logits.bias)
+    torch.testing.assert_close(part.represent(features), hidden)
+    torch.testing.assert_close(part(features), hidden @ part.head.weight.T + part.head.bias)
+
+
 def test_targets_become_rows() -> None:
     expected = torch.tensor([[0.0, 1, 0], [1, 0, 1], [0, 0, 0]])
     assert torch.equal(task().encode([1, (0, 2), ()]), expected)

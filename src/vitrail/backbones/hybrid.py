@@ -19,7 +19,15 @@ from vitrail.backbones.vit import Learned1dConfig
 from vitrail.config import Depth, Width
 from vitrail.nn.attention import Attention
 from vitrail.nn.blocks import Activation, Mlp, PreNormBlock, drop_path_rates
-from vitrail.nn.convolutions import Bottleneck, Root, Trunk, group_norm_style
+from vitrail.nn.convolutions import (
+    Bottleneck,
+    Root,
+    StandardisedConv2d,
+    Style,
+    TimmStandardisedConv2d,
+    Trunk,
+    group_norm_style,
+)
 from vitrail.nn.init import init_linear
 from vitrail.nn.patches import PatchStem
 from vitrail.nn.pooling import ClassTokenPool, MeanPool
@@ -36,6 +44,9 @@ class HybridConfig(BackboneBase):
         resnet_depths: Bottlenecks of each stage; none at all leaves the root alone.
         resnet_width: Channels of the root.
         groups: Groups of the ResNet's GroupNorm.
+        group_norm_eps: Its epsilon; timm's port has 1e-5.
+        standardisation: What kernels are divided by: std + 1e-5 (google-research, `std`) or
+            sqrt(variance + 1e-8) (timm, `variance`).
         patch_size: Side of a patch in cells of the ResNet's last map.
         positions: Learned vectors that are added to the patches.
         width: Width D of the tokens.
@@ -53,6 +64,8 @@ class HybridConfig(BackboneBase):
     resnet_depths: tuple[Depth, ...] = (3, 4, 9)
     resnet_width: PositiveInt = 64
     groups: PositiveInt = 32
+    group_norm_eps: float = Field(default=1e-6, gt=0)
+    standardisation: Literal["std", "variance"] = "std"
     patch_size: PositiveInt = 1
     positions: Learned1dConfig = Learned1dConfig()
     width: Width = 768
@@ -106,7 +119,7 @@ class Hybrid(Backbone):
 
     def __init__(self, config: HybridConfig) -> None:
         super().__init__()
-        width, style = config.width, group_norm_style(config.groups)
+        width, style = config.width, _style(config)
         self.config = config
         self.resnet = Trunk(
             Root(config.resnet_width, style, small=config.root.kind == "small"),
@@ -158,6 +171,11 @@ class Hybrid(Backbone):
             [self.patch_embed, self.pos_embed],
             *([block] for block in self.blocks),
         ]
+
+
+def _style(config: HybridConfig) -> Style:
+    conv = StandardisedConv2d if config.standardisation == "std" else TimmStandardisedConv2d
+    return group_norm_style(config.groups, conv=conv, eps=config.group_norm_eps)
 
 
 def _block(config: HybridConfig, drop_path: float) -> PreNormBlock:

@@ -14,14 +14,22 @@ from vitrail.config import Config, Depth, Width
 from vitrail.nn.attention import Attention
 from vitrail.nn.blocks import (
     Activation,
+    FeedForward,
     Mlp,
     PostNormBlock,
     PreNormBlock,
+    SwiGlu,
     drop_path_rates,
 )
 from vitrail.nn.init import init_linear
 from vitrail.nn.patches import ConvStem, PatchStem, Stem
-from vitrail.nn.pooling import AttentionPool, ClassTokenPool, MeanPool, Pool
+from vitrail.nn.pooling import (
+    AttentionPool,
+    ClassTokenAndMeanPool,
+    ClassTokenPool,
+    MeanPool,
+    Pool,
+)
 from vitrail.nn.positions import (
     AbsolutePositions,
     AttentionPositions,
@@ -156,12 +164,13 @@ class ViTConfig(BackboneBase):
         depth: Number of blocks.
         heads: Attention heads a block.
         mlp_ratio: Hidden width of the MLP over D.
+        activation: Of the MLP; `swiglu` makes it a gated one (DINOv2 giant).
         norm: LayerNorm before (`pre`) or after (`post`) the residual sum.
         class_token: Whether a learned token leads the sequence.
         distillation_token: Whether a second token follows it, which learns from a teacher
             (Touvron et al. 2021, section 4, Fig. 2).
         registers: Learned tokens after these (Darcet et al. 2024).
-        pool: What becomes the image vector.
+        pool: What becomes the image vector; `class_and_mean` is twice as wide as a token.
         norm_after_pool: The last norm follows the pooling (MAE, timm `fc_norm`) instead of
             preceding it.
         layer_scale: Start of LayerScale; None for none.
@@ -179,15 +188,20 @@ class ViTConfig(BackboneBase):
     qkv_bias: bool = True
     qk_norm: bool = False
     norm: Literal["pre", "post"] = "pre"
-    activation: Activation = "gelu"
+    activation: Activation | Literal["swiglu"] = "gelu"
     eps: float = Field(default=1e-6, gt=0)
     layer_scale: float | None = None
     drop_path: float = Field(default=0.0, ge=0, lt=1)
     class_token: bool = True
     distillation_token: bool = False
     registers: int = Field(default=0, ge=0)
-    pool: Literal["class", "mean", "attention"] = "class"
+    pool: Literal["class", "mean", "class_and_mean", "attention"] = "class"
     norm_after_pool: bool = False
+
+    @property
+    def pooled_width(self) -> int:
+        """Width of the image vector."""
+        return 2 * self.width if self.pool == "class_and_mean" else self.width
 
     @property
     def stride(self) -> int:
@@ -210,10 +224,12 @@ class ViTConfig(BackboneBase):
     def _consistent(self) -> ViTConfig:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-        if self.pool == "class" and not self.class_token:
-            raise ValueError("pool = 'class' needs class_token = true")
+        if self.pool in ("class", "class_and_mean") and not self.class_token:
+            raise ValueError(f"pool = '{self.pool}' needs class_token = true")
         if self.distillation_token and not self.class_token:
             raise ValueError("distillation_token = true needs class_token = true")
+        if self.distillation_token and self.pool != "class":
+            raise ValueError(f"distillation_token = true needs pool = 'class', not '{self.pool}'")
         head = self.width // self.heads
         if self.positions_in != "stem" and self.positions.kind in ("none", *IN_ATTENTION):
             raise ValueError(
@@ -237,7 +253,8 @@ class ViT(Backbone):
         super().__init__()
         width = config.width
         self.config = config
-        self.channels, self.strides, self.pooled_width = (width,), (config.stem.stride,), width
+        self.channels, self.strides = (width,), (config.stem.stride,)
+        self.pooled_width = config.pooled_width
         self.prefix, self.distilled = config.prefix, config.distillation_token
         self.patch_embed = build_stem(config.stem, width)
         self.prefix_token = nn.Parameter(torch.empty(1, config.prefix, width))
@@ -246,7 +263,8 @@ class ViT(Backbone):
         self.blocks = nn.ModuleList(_block(config, rate) for rate in rates)
         own = config.depth - 1 if config.positions_in == "layers" else 0
         self.layer_pos_embed = nn.ModuleList(_absolute_positions(config) for _ in range(own))
-        norm = nn.LayerNorm(width, eps=config.eps)
+        normed = config.pooled_width if config.norm_after_pool else width
+        norm = nn.LayerNorm(normed, eps=config.eps)
         self.norm = nn.Identity() if config.norm_after_pool else norm
         self.pool = _pool(config)
         self.fc_norm = norm if config.norm_after_pool else nn.Identity()
@@ -345,8 +363,11 @@ def _block(config: ViTConfig, drop_path: float) -> nn.Module:
     )
 
 
-def _mlp(config: ViTConfig) -> Mlp:
-    return Mlp(config.width, round(config.width * config.mlp_ratio), activation=config.activation)
+def _mlp(config: ViTConfig) -> FeedForward:
+    hidden = round(config.width * config.mlp_ratio)
+    if config.activation == "swiglu":
+        return SwiGlu(config.width, hidden)
+    return Mlp(config.width, hidden, activation=config.activation)
 
 
 def _pool(config: ViTConfig) -> Pool:
@@ -355,5 +376,7 @@ def _pool(config: ViTConfig) -> Pool:
             return ClassTokenPool()
         case "mean":
             return MeanPool(prefix=config.prefix)
+        case "class_and_mean":
+            return ClassTokenAndMeanPool(prefix=config.prefix)
         case "attention":
             return AttentionPool(config.width, config.heads, _mlp(config), eps=config.eps)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vitrail.nn.attention import Attention
 from vitrail.types import Grid
@@ -15,7 +17,15 @@ Activation = Literal["gelu", "gelu_tanh"]
 """Exact GELU (timm, DeiT), or its tanh form (google-research)."""
 
 
-class Mlp(nn.Module):
+class FeedForward(nn.Module, ABC):
+    """What follows attention in a block: each token by itself."""
+
+    @abstractmethod
+    def forward(self, tokens: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """Each token by itself."""
+
+
+class Mlp(FeedForward):
     """Two linear maps with a nonlinearity between: GELU (ViT 3.1) or ReLU (Vaswani, equation 2)."""
 
     def __init__(
@@ -30,6 +40,23 @@ class Mlp(nn.Module):
     def forward(self, tokens: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         """Each token by itself."""
         return self.fc2(self.act(self.fc1(tokens)))
+
+
+class SwiGlu(FeedForward):
+    """A gated MLP: (silu(x W1) * x W2) W3 (Shazeer 2020, equation 6; DINOv2 giant).
+
+    `fc1` holds W1 and W2 one above the other.
+    """
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, 2 * hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, tokens: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """Each token by itself."""
+        gate, value = self.fc1(tokens).chunk(2, dim=-1)
+        return self.fc2(F.silu(gate) * value)
 
 
 class LayerScale(nn.Module):
@@ -85,7 +112,7 @@ class Block(nn.Module):
         self,
         dim: int,
         attention: Attention,
-        mlp: Mlp,
+        mlp: FeedForward,
         *,
         eps: float,
         layer_scale: float | None,

@@ -36,12 +36,16 @@ class StandardisedConv2d(nn.Conv2d):
 
     Each output channel's kernel is brought to mean 0 and deviation 1 over its inputs and places:
     (w - mean) / (std + 1e-5), as in google-research/vision_transformer.
+
+    Attributes:
+        places: Inputs times places of a kernel.
     """
 
     def __init__(self, before: int, after: int, kernel: int, stride: int) -> None:
         super().__init__(  # pyright: ignore[reportUnknownMemberType]
             before, after, kernel, stride=stride, bias=False
         )
+        self.places = before * kernel * kernel
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D _h _w"]:  # noqa: A002
@@ -63,7 +67,19 @@ class StandardisedConv2d(nn.Conv2d):
                 centred, dim=(1, 2, 3), keepdim=True
             ),
         )
-        return centred / (length * self.weight[0].numel() ** -0.5 + 1e-5)
+        return centred / self.deviation(length)
+
+    def deviation(self, length: Float[Tensor, "D 1 1 1"]) -> Float[Tensor, "D 1 1 1"]:
+        """What a centred kernel of that length is divided by."""
+        return length * self.places**-0.5 + 1e-5
+
+
+class TimmStandardisedConv2d(StandardisedConv2d):
+    """The same with timm's rounding: (w - mean) / sqrt(variance + 1e-8)."""
+
+    def deviation(self, length: Float[Tensor, "D 1 1 1"]) -> Float[Tensor, "D 1 1 1"]:
+        """What a centred kernel of that length is divided by."""
+        return (length.square() / self.places + 1e-8).sqrt()
 
 
 class SameMaxPool2d(nn.Module):
@@ -96,11 +112,11 @@ def batch_norm_style() -> Style:
     return Style(convolution, nn.BatchNorm2d, lambda: nn.MaxPool2d(3, stride=2, padding=1))
 
 
-def group_norm_style(groups: int) -> Style:
+def group_norm_style(
+    groups: int, *, conv: type[StandardisedConv2d] = StandardisedConv2d, eps: float = 1e-6
+) -> Style:
     """Standardised convolutions and GroupNorm (Kolesnikov et al. 2020, section 3.2)."""
-    return Style(
-        StandardisedConv2d, lambda width: nn.GroupNorm(groups, width, eps=1e-6), SameMaxPool2d
-    )
+    return Style(conv, lambda width: nn.GroupNorm(groups, width, eps=eps), SameMaxPool2d)
 
 
 class ResidualBlock(nn.Module, ABC):

@@ -9,15 +9,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitrail.nn.blocks import Mlp
+from vitrail.nn.attention import Probe
+from vitrail.nn.blocks import FeedForward
 
 
 class Pool(nn.Module, ABC):
     """One vector from the tokens of an image."""
 
     @abstractmethod
-    def forward(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B D"]:
-        """Pool."""
+    def forward(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B E"]:
+        """Pool; E is D unless a subclass says otherwise."""
 
 
 class ClassTokenPool(Pool):
@@ -40,12 +41,31 @@ class MeanPool(Pool):
         return tokens[:, self.prefix :].mean(dim=1)
 
 
-class AttentionPool(Pool):
-    """A learned query that attends to the tokens (MAP head; Zhai et al. 2022, section 3.1)."""
+class ClassTokenAndMeanPool(Pool):
+    """The class token and, beside it, the mean of the patch tokens (DINOv2, appendix B.3).
 
-    def __init__(self, dim: int, heads: int, mlp: Mlp, *, eps: float = 1e-6) -> None:
+    The result is twice as wide as a token.
+    """
+
+    def __init__(self, *, prefix: int) -> None:
+        super().__init__()
+        self.mean = MeanPool(prefix=prefix)
+
+    def forward(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B E"]:
+        """Side by side, E = 2 D."""
+        return torch.cat([tokens[:, 0], self.mean(tokens)], dim=1)
+
+
+class AttentionPool(Pool):
+    """A learned query that attends to the tokens (MAP head; Zhai et al. 2022, section 3.1).
+
+    `probe` is as in `vitrail.nn.attention.Attention`.
+    """
+
+    def __init__(self, dim: int, heads: int, mlp: FeedForward, *, eps: float = 1e-6) -> None:
         super().__init__()
         self.heads = heads
+        self.probe: Probe | None = None
         self.latent = nn.Parameter(torch.empty(1, 1, dim))
         nn.init.trunc_normal_(self.latent, std=dim**-0.5)
         self.q = nn.Linear(dim, dim)
@@ -60,6 +80,8 @@ class AttentionPool(Pool):
         d = D // self.heads
         q = self.q(self.latent).expand(B, 1, D).reshape(B, 1, self.heads, d).transpose(1, 2)
         k, v = self.kv(tokens).reshape(B, N, 2, self.heads, d).permute(2, 0, 3, 1, 4).unbind(0)
-        pooled = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(B, D)
-        pooled = self.proj(pooled)
+        joined = F.scaled_dot_product_attention(q, k, v)
+        if self.probe is not None:
+            self.probe(q, k, v, None, d**-0.5, joined)
+        pooled = self.proj(joined.transpose(1, 2).reshape(B, D))
         return pooled + self.mlp(self.norm(pooled))

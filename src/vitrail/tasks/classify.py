@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitrail.config import Config, nearest
+from vitrail.config import Config, Width, nearest
 from vitrail.data.dataset import Dataset
 from vitrail.errors import DataError
 from vitrail.metrics.classification import ClassificationMetrics, classification_metrics
@@ -25,6 +25,8 @@ class ClassifyConfig(Config):
 
     Attributes:
         classes: Class names; their order is the order of the outputs.
+        hidden: Width of a tanh layer before the head (the "representation layer" of ViT's
+            pre-training, section 3.1); None for none, as after fine-tuning.
         multilabel: An image may have any number of labels (sigmoid) instead of one (softmax).
         temperature: Logits are divided by it before they become probabilities; training fits it
             on the validation part (Guo et al. 2017), 1 leaves them as they are.
@@ -33,6 +35,7 @@ class ClassifyConfig(Config):
 
     kind: Literal["classify"] = "classify"
     classes: tuple[str, ...] = Field(min_length=1)
+    hidden: Width | None = None
     multilabel: bool = False
     temperature: float = Field(default=1.0, gt=0)
     threshold: float = Field(default=0.5, gt=0, lt=1)
@@ -55,19 +58,26 @@ class Classify(Task):
     def __init__(self, config: ClassifyConfig, width: int, *, distilled: bool = False) -> None:
         super().__init__()
         self.config = config
-        self.head = _head(width, len(config.classes))
+        self.pre_logits = _representation(width, config.hidden)
+        self.head = _head(config.hidden or width, len(config.classes))
         self.head_dist = _head(width, len(config.classes)) if distilled else None
 
     def forward(self, features: Features) -> Float[Tensor, "B C"]:
         """Logits."""
         if self.head_dist is None:
-            return self.head(features.pooled)
+            return self.head(self.represent(features))
         own, distilled = self.heads(features)
         return (own + distilled) / 2
 
+    def represent(self, features: Features) -> Float[Tensor, "B D"]:
+        """What the head of the class token reads."""
+        if self.pre_logits is None:
+            return features.pooled
+        return self.pre_logits(features.pooled).tanh()
+
     def heads(self, features: Features) -> tuple[Float[Tensor, "B C"], Float[Tensor, "B C"]]:
         """Logits of the class token and of the distillation token, which may be the same."""
-        own = self.head(features.pooled)
+        own = self.head(self.represent(features))
         if self.head_dist is None:
             return own, own
         assert features.distilled is not None
@@ -167,6 +177,10 @@ def _translate(target: Target, index: list[int]) -> Target:
     if isinstance(target, int):
         return index[target]
     return tuple(sorted(index[i] for i in target))
+
+
+def _representation(width: int, hidden: int | None) -> nn.Linear | None:
+    return None if hidden is None else _head(width, hidden)
 
 
 def _head(width: int, classes: int) -> nn.Linear:
