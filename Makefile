@@ -66,7 +66,7 @@ $(VENV)/installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@ $(VENV)/installed
 
 $(VENV)/installed-bench: $(VENV)/installed-dev
-	@$(PIP) timm torchvision
+	@$(PIP) timm torchvision transformers
 	@touch $@
 
 $(BIN)/python:

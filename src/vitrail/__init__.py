@@ -23,11 +23,15 @@ if TYPE_CHECKING:
     from vitrail.metrics.classification import classification_metrics
     from vitrail.model import Model, ModelConfig, create_model, model_names
     from vitrail.predict import predict, write_predictions
+    from vitrail.probe.run import probe
     from vitrail.report import write_report
     from vitrail.studies.run import study
     from vitrail.train.choose import choose_recipe
     from vitrail.train.recipe import Recipe, load_recipe
     from vitrail.train.run import train
+    from vitrail.verify import verify
+    from vitrail.weights.convert import convert
+    from vitrail.weights.load import load_checkpoint
     from vitrail.weights.modelfile import load_model, save_model
 
 _HOME = {
@@ -40,18 +44,22 @@ _HOME = {
     "capture": "vitrail.explain.capture",
     "choose_recipe": "vitrail.train.choose",
     "classification_metrics": "vitrail.metrics.classification",
+    "convert": "vitrail.weights.convert",
     "create_model": "vitrail.model",
     "evaluate": "vitrail.evaluate",
+    "load_checkpoint": "vitrail.weights.load",
     "load_model": "vitrail.weights.modelfile",
     "load_recipe": "vitrail.train.recipe",
     "model_names": "vitrail.model",
     "open_images": "vitrail.data.images",
     "open_source": "vitrail.data.open",
     "predict": "vitrail.predict",
+    "probe": "vitrail.probe.run",
     "rollout": "vitrail.explain.rollout",
     "save_model": "vitrail.weights.modelfile",
     "study": "vitrail.studies.run",
     "train": "vitrail.train.run",
+    "verify": "vitrail.verify",
     "write_predictions": "vitrail.predict",
     "write_report": "vitrail.report",
 }
@@ -67,18 +75,22 @@ __all__ = [
     "capture",
     "choose_recipe",
     "classification_metrics",
+    "convert",
     "create_model",
     "evaluate",
+    "load_checkpoint",
     "load_model",
     "load_recipe",
     "model_names",
     "open_images",
     "open_source",
     "predict",
+    "probe",
     "rollout",
     "save_model",
     "study",
     "train",
+    "verify",
     "write_predictions",
     "write_report",
 ]

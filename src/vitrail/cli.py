@@ -15,7 +15,9 @@ from typing import Any, NoReturn, cast
 import click
 
 from vitrail import __version__
+from vitrail.cli_weights import convert, probe, verify
 from vitrail.errors import UserError
+from vitrail.options import BATCH, DEVICE, JSON, SET
 from vitrail.terminal import (
     Bar,
     Live,
@@ -27,11 +29,6 @@ from vitrail.terminal import (
     print_table,
     say,
 )
-
-JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object, nothing else.")
-BATCH = click.option("--batch-size", default=32, show_default=True, type=click.IntRange(min=1))
-DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps.")
-SET = click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Override one key.")
 
 
 class _Group(click.Group):
@@ -57,6 +54,8 @@ def cli() -> None:
     help="What to learn. [default: what the labels of DATA are made for]",
 )
 @click.option("--model", help="A variant of `vitrail models`; default: the recipe's.")
+@click.option("--weights", help="Go on from a model file, a run, any checkpoint or hub id.")
+@click.option("--method", metavar="full|head|lora|last-N", help="What learns. [default: full]")
 @click.option("--recipe", help="A preset or a TOML file; default: chosen from the data.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training part.")
 @click.option("--seed", type=click.IntRange(min=0), help="Sets every seed. [default: 0]")
@@ -68,6 +67,8 @@ def train(  # noqa: PLR0913, PLR0917 one argument an option
     data: str | None,
     task: str | None,
     model: str | None,
+    weights: str | None,
+    method: str | None,
     recipe: str | None,
     epochs: int | None,
     seed: int | None,
@@ -89,6 +90,8 @@ def train(  # noqa: PLR0913, PLR0917 one argument an option
             task=task,
             recipe=recipe,
             model=model,
+            weights=weights,
+            method=method,
             overrides=overrides,
             out=out,
             resume=resume,
@@ -259,10 +262,16 @@ def info(file: str, as_json: bool) -> None:  # noqa: FBT001
         ["trained on", f"{provenance.data} (fingerprint {provenance.fingerprint[:16]})"],
         ["seed", str(provenance.seed)],
         ["licence", provenance.licence],
+        *_certificate(provenance.certificate),
         ["versions", ", ".join(f"{k} {v}" for k, v in provenance.versions.items())],
     ]
     print_table(["", ""], rows)
     print_metrics(provenance.metrics, provenance.intervals)
+
+
+cli.add_command(probe)
+cli.add_command(convert)
+cli.add_command(verify)
 
 
 @cli.command()
@@ -418,6 +427,14 @@ def _load(model: str, device: str) -> tuple[Any, Any]:
 
     loaded, provenance = load_model(resolve_model(model))
     return loaded.to(pick_device(device)), provenance
+
+
+def _certificate(certificate: Any) -> list[list[str]]:
+    """What `verify --seal` found, in one row; none where it was not asked."""
+    if certificate is None:
+        return []
+    gaps = ", ".join(f"{name} {gap:.1e}" for name, gap in certificate.max_abs.items())
+    return [["verified", f"{certificate.verdict}, beside {certificate.reference}: {gaps}"]]
 
 
 def _fields(config: Any) -> str:

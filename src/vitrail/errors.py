@@ -17,6 +17,10 @@ class ModelFileError(UserError):
     """A model file that is damaged, of a newer format, or that contradicts itself."""
 
 
+class CheckpointError(UserError):
+    """A checkpoint of another library: damaged, hostile, incomplete, or of no known format."""
+
+
 class BadSampleError(UserError):
     """One image or label that cannot be used. Never silent: it is skipped, counted and listed."""
 

@@ -40,6 +40,17 @@ Names = Mapping[str, tuple[str, str]]
 """Plain name and meaning of each metric."""
 
 
+class StartInfo(Config):
+    """Weights that a run went on from, and the table of what was loaded of them."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    file: str
+    sha256: str = ""
+    licence: str = ""
+    table: tuple[tuple[str, str, str], ...] = ()
+
+
 class RunInfo(Config):
     """What `run.json` tells; all of it may be missing, and what is unknown is left alone."""
 
@@ -55,6 +66,8 @@ class RunInfo(Config):
     recipe_reason: str = ""
     best_epoch: int | None = None
     selection_metric: str = "top1"
+    weights: StartInfo | None = None
+    method: str = "full"
 
 
 def write_report(

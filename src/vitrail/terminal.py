@@ -14,7 +14,9 @@ import click
 if TYPE_CHECKING:
     from vitrail.data.check import Report
     from vitrail.metrics.measured import Measured
+    from vitrail.probe.run import Probe
     from vitrail.train.run import Event, TrainResult
+    from vitrail.verify import Verification
 
 SHOWN = 10
 """Examples of a finding that are printed."""
@@ -98,6 +100,66 @@ def print_findings(data: str, report: Report) -> None:
         click.echo(f"note: {note}")
     count = len(report.findings)
     click.echo(f"{count} finding{'s' if count != 1 else ''}" if count else "nothing found")
+
+
+def print_probe(found: Probe) -> None:
+    """What weights are worth, beside fresh ones and the most frequent class."""
+    scores = {
+        f"logistic probe, C = {found.logistic.chosen:g}": found.logistic,
+        f"nearest neighbours, k = {found.neighbours.chosen:g}": found.neighbours,
+        "logistic probe of fresh weights": found.random,
+        "most frequent class": found.majority,
+    }
+    print_table(
+        ["on test images", "top-1", "95 % interval"],
+        [
+            [name, f"{score.top1:.4f}", "{:.4f} to {:.4f}".format(*score.interval)]
+            for name, score in scores.items()
+        ],
+    )
+    click.echo(f"fine-tune? {found.verdict}")
+
+
+def print_verification(found: Verification) -> None:
+    """What a checkpoint is, which of its tensors are amiss, and how its outputs compare."""
+    rows = [
+        ["format", found.format + (f", {found.variant}" if found.variant else "")],
+        ["licence", found.licence],
+        ["tensors", f"{found.tensors}, {len(found.match.used)} used"],
+        ["parameters", f"{found.parameters:,}"],
+        *(["note", note] for note in found.notes),
+        *(["missing", name] for name in found.match.missing),
+        *(["unknown", name] for name in found.match.unused),
+        *(["wrong", f"{name}: {what}"] for name, what in found.match.wrong.items()),
+        *(["absent", f"{name} (not needed)"] for name in found.match.absent),
+    ]
+    print_table(["", ""], rows)
+    if found.comparisons:
+        click.echo(f"beside {found.reference}")
+        header = ["output", "images", "max abs", "max rel", "allowed", ""]
+        print_table(
+            header,
+            [
+                [
+                    *(c.output, c.size, f"{c.max_abs:.2e}", f"{c.max_rel:.2e}", f"{c.limit:.2e}"),
+                    "" if c.within else "TOO FAR",
+                ]
+                for c in found.comparisons
+            ],
+        )
+    for name in found.not_compared:
+        click.echo(f"not compared: {name}, which this model does not give")
+    for name in found.suspects:
+        click.echo(f"transposed: with {name} turned back the outputs are right")
+    click.echo(f"verdict: {VERDICTS[found.verdict]}")
+
+
+VERDICTS = {
+    "equal": "equal to the reference",
+    "whole": "whole: every tensor is accounted for; nothing to compare with was given",
+    "differs": "DIFFERS from the reference",
+    "incomplete": "INCOMPLETE: tensors are missing, unknown or wrong",
+}
 
 
 def print_result(result: TrainResult) -> None:

@@ -97,3 +97,45 @@ def test_files_and_memory_choose_alike(tmp_path: Path) -> None:
     chosen = choose_recipe(source)
     assert chosen.name == "small-images"
     assert dataclasses.asdict(choose_recipe(source)) == dataclasses.asdict(chosen)
+
+
+def test_weights_are_gone_on_from_gently_and_bring_their_own_size() -> None:
+    chosen = choose_recipe(sized(200, 300), weights='odd "name".pth')
+    assert chosen.name == "fine-tune"
+    assert chosen.reason.startswith("weights are given; ")
+    assert chosen.recipe.weights is not None
+    assert chosen.recipe.weights.file == 'odd "name".pth'
+    assert chosen.recipe.model.image_size is None
+    assert chosen.recipe.optim.method == "full"
+    assert chosen.recipe.augment.hflip == 0.5
+    same = choose_recipe(sized(200, 300), overrides=["weights.file=x.pth"])
+    assert same.name == "fine-tune"
+
+
+def test_small_images_are_not_mirrored_when_fine_tuning_either() -> None:
+    recipe = choose_recipe(sized(8, 8), weights="x").recipe
+    assert (recipe.augment.hflip, recipe.augment.geometry.kind) == (0.0, "affine")
+    assert recipe.model.image_size is None
+    text = ListDataset([photo(0, 8, 30)], ["12"], ("1", "2"))
+    text.text = True
+    strips = choose_recipe(source_of(text), weights="x")
+    assert (strips.name, strips.recipe.model.image_size) == ("strips", None)
+
+
+def test_what_starts_from_nothing_learns_faster() -> None:
+    full, head = (
+        choose_recipe(sized(200, 300), weights="x", method=m).recipe for m in ("full", "head")
+    )
+    assert head.optim.method == "head"
+    assert head.optim.lr > full.optim.lr
+    assert full.optim.layer_decay < head.optim.layer_decay == 1.0
+    own = choose_recipe(sized(9, 9), weights="x", method="lora", overrides=["optim.lr=0.5"])
+    assert own.recipe.optim.lr == 0.5
+
+
+def test_a_model_beside_weights_says_what_they_are() -> None:
+    chosen = choose_recipe(sized(8, 8), weights="x", model="deit_tiny_patch16_224")
+    assert chosen.recipe.weights is not None
+    assert chosen.recipe.weights.variant == "deit_tiny_patch16_224"
+    named = choose_recipe(sized(8, 8), name="small-images", weights="x")
+    assert named.recipe.model.image_size is None, "the size of the weights"

@@ -18,8 +18,8 @@ from safetensors.torch import load, save
 
 from tiny import STEMS, photo, tiny_config, tiny_model
 from vitrail.errors import ModelFileError
+from vitrail.weights.files.safetensors_file import HEADER_LIMIT
 from vitrail.weights.modelfile import (
-    HEADER_LIMIT,
     Provenance,
     load_model,
     read_header,

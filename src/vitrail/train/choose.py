@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ LINE = 32
 """Height that lines of text are brought to."""
 MANY = 100_000
 """From so many photos on, a Vision Transformer learns from scratch by the published recipe."""
+_RATES = {"head": 1e-2, "lora": 2e-3}
+"""Learning rates of fine-tuning that trains little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ def choose_recipe(
     *,
     name: str | None = None,
     model: str | None = None,
+    weights: str | None = None,
+    method: str | None = None,
     overrides: Iterable[str] = (),
 ) -> Chosen:
     """The recipe for a data set.
@@ -48,7 +53,10 @@ def choose_recipe(
     Args:
         source: The data.
         name: A preset or a TOML file; None chooses by image size and number of images.
-        model: A variant to train instead of the recipe's own.
+        model: A variant to train instead of the recipe's own; with weights, the variant that they
+            are, where they do not tell.
+        weights: Weights to go on from; they bring their own model and image size.
+        method: What is trained, as in `optim.method`.
         overrides: Dotted assignments; they win over everything.
 
     Raises:
@@ -58,11 +66,19 @@ def choose_recipe(
     train = source.splits["train"]
     height, width = typical_size(train)
     side = max(height, width)
-    reason = "as asked"
-    if name is None:
-        name, reason = _preset(train, side)
     overrides = list(overrides)
-    if model is not None:
+    given = weights is not None or any(word.startswith("weights.") for word in overrides)
+    reason, first = "as asked", list[str]()
+    if name is None and given:
+        name, reason, first = _fine_tuning(train, side, method)
+    elif name is None:
+        name, reason = _preset(train, side)
+    first += [] if weights is None else [f"weights.file={json.dumps(weights)}"]
+    first += [] if method is None else [f"optim.method={method}"]
+    overrides = first + overrides
+    if given:
+        overrides += [] if model is None else [f"weights.variant={model}"]
+    elif model is not None:
         overrides.insert(0, f"model.name={model}")
     elif name == "strips":
         overrides.insert(0, f"model.image_size=[{LINE}, {_line_width(train)}]")
@@ -111,6 +127,19 @@ def _preset(train: Dataset, side: int) -> tuple[str, str]:
     if count < MANY:
         return "small-data", f"{count} photos of about {side} pixels, fewer than {MANY}"
     return "deit", f"{count} photos, enough for the published recipe"
+
+
+def _fine_tuning(train: Dataset, side: int, method: str | None) -> tuple[str, str, list[str]]:
+    """Preset, reason and what the data and the method change of it."""
+    if train.text:
+        return "strips", "weights are given, and the labels are texts", ["optim.lr=5e-4"]
+    changes: list[str] = []
+    if side <= SMALL_SIDE:  # nothing is mirrored there, as in `small-images`
+        changes += ["augment.hflip=0.0", 'augment.geometry={kind="affine"}']
+        changes += ["augment.geometry.degrees=10", "augment.geometry.translate=0.07"]
+    if method in _RATES:  # what starts from nothing
+        changes += [f"optim.lr={_RATES[method]}", "optim.layer_decay=1.0"]
+    return "fine-tune", "weights are given", changes
 
 
 def _line_width(train: Dataset) -> int:

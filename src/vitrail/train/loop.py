@@ -27,8 +27,9 @@ from vitrail.train.checkpoint import Position, load_checkpoint, save_checkpoint
 from vitrail.train.ema import Ema
 from vitrail.train.interrupt import Interrupt, InterruptedRunError
 from vitrail.train.log import MetricsLog
+from vitrail.train.lora import merged
 from vitrail.train.objective import build_objective
-from vitrail.train.optim import build_optimizer, freeze, learning_rate
+from vitrail.train.optim import build_optimizer, learning_rate, prepare
 from vitrail.train.progress import Clock, Progress
 from vitrail.train.recipe import Recipe
 from vitrail.types import Batch
@@ -43,7 +44,7 @@ class Trainer:
     """One run of a model on the training part, watched on the validation part.
 
     Args:
-        model: With fresh weights, on the device it trains on.
+        model: With the weights to start from, on the device it trains on.
         train: Training part.
         val: Validation part.
         recipe: Everything else; epochs must be set.
@@ -65,10 +66,11 @@ class Trainer:
         self.listener = listener
         self.epochs = recipe.schedule.epochs
         self.metric = selection_metric(train, recipe)
-        self.frozen = freeze(model, recipe.optim.freeze)
+        self.frozen = prepare(model, recipe.optim)
         self.optimizer = build_optimizer(model, recipe.optim)
         self.ema = Ema(model, recipe.ema) if recipe.ema else None
-        self.shadow = _twin(model) if self.ema else model
+        apart = self.ema is not None or recipe.optim.method == "lora"
+        self.shadow = _twin(model) if apart else model
         self.loader = _training_loader(train, model, recipe)
         self.objective = build_objective(model, train, recipe)
         self.position = Position()
@@ -214,8 +216,9 @@ class Trainer:
         def watch(_done: int) -> None:
             self._stop_if_asked(interrupt)
 
-        if self.ema:
-            self.shadow.load_state_dict(self.ema.state)
+        if self.shadow is not self.model:
+            state = self.ema.state if self.ema else self.model.state_dict()
+            self.shadow.load_state_dict(merged(state, self.recipe.optim.lora))
         return evaluate(
             self.shadow,
             self.val,

@@ -7,7 +7,9 @@ import math
 import torch
 from torch import nn
 
+from vitrail.errors import ConfigError
 from vitrail.model import Model
+from vitrail.train.lora import add_adapters
 from vitrail.train.recipe import OptimRecipe, ScheduleRecipe
 
 _PREFIX = "prefix_token"
@@ -41,6 +43,31 @@ def build_optimizer(model: Model, recipe: OptimRecipe) -> torch.optim.AdamW:
         betas=recipe.betas,
         fused=True,
     )
+
+
+def prepare(model: Model, recipe: OptimRecipe) -> list[nn.Module]:
+    """Leave in training what the method says, and add adapters where it has them.
+
+    Returns:
+        Modules that are to be kept in evaluation mode.
+
+    Raises:
+        ConfigError: the backbone has not so many layer groups, or nothing to adapt.
+    """
+    groups, last = len(model.backbone.layers()), recipe.last
+    if recipe.method == "head":
+        model.backbone.requires_grad_(requires_grad=False)
+        return [model.backbone]
+    if recipe.method == "lora":
+        return add_adapters(model, recipe.lora)
+    if last is None:
+        return freeze(model, recipe.freeze)
+    if last >= groups:
+        raise ConfigError(
+            f"optim.method = '{recipe.method}': the model has {groups} layer groups; take fewer "
+            "than that, or full"
+        )
+    return freeze(model, groups - last)
 
 
 def freeze(model: Model, groups: int) -> list[nn.Module]:

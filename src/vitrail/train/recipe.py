@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from vitrail.config import Config, build, nearest, override, read_toml
 from vitrail.data.augment import AugmentConfig
@@ -15,7 +16,7 @@ from vitrail.data.workers import Auto, Workers
 from vitrail.errors import ConfigError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-PRESETS = ("small-images", "small-data", "deit", "deit-distilled", "strips")
+PRESETS = ("small-images", "small-data", "deit", "deit-distilled", "strips", "fine-tune")
 
 
 class ModelRecipe(Config):
@@ -34,6 +35,29 @@ class ModelRecipe(Config):
     drop_path: float | None = Field(default=None, ge=0, lt=1)
     backbone: dict[str, Any] = Field(default_factory=dict[str, Any])
     compile: bool = False
+
+
+class WeightsRecipe(Config):
+    """Weights to go on from instead of fresh ones; they bring their own backbone.
+
+    Then `model.name` says what it is called and chooses nothing, and `model.backbone` is laid over
+    the backbone of the file.
+
+    Attributes:
+        file: A model file, a run folder, a checkpoint of another library, or a hub id.
+        sha256: Of the file, or of the tensors of a folder or hub id; filled in when a run begins,
+            and checked where it is given.
+        variant: The variant of `vitrail models` that a foreign checkpoint holds, where it does not
+            tell itself.
+        backbone: Fields of the backbone that it does not tell, as in `weights.backbone.heads=6`.
+        part: Which table of weights to take from a training dump, such as `model_ema`.
+    """
+
+    file: str
+    sha256: str = ""
+    variant: str | None = None
+    backbone: dict[str, Any] = Field(default_factory=dict[str, Any])
+    part: str | None = None
 
 
 class LoaderRecipe(Config):
@@ -106,6 +130,18 @@ class TranscribeRecipe(Config):
     max_length: PositiveInt | None = None
 
 
+class LoraRecipe(Config):
+    """Low-rank adapters (Hu et al. 2021).
+
+    Attributes:
+        rank: Rank r of the difference that is learned.
+        alpha: The difference is scaled by alpha / r.
+    """
+
+    rank: PositiveInt = 8
+    alpha: PositiveFloat = 16.0
+
+
 class OptimRecipe(Config):
     """AdamW (Loshchilov and Hutter 2019) and how gradients reach it.
 
@@ -117,7 +153,11 @@ class OptimRecipe(Config):
             (Clark et al. 2020); 1 is off.
         clip_grad: Largest norm of the whole gradient; None is off.
         accumulate: Batches whose gradients are averaged in one step.
-        freeze: Layer groups, counted from the stem, that are not trained.
+        method: What is trained: `full` everything; `head` the task alone; `last-N`, such as
+            `last-2`, the last N layer groups and the task; `lora` adapters of attention and MLPs,
+            and the task.
+        lora: The adapters.
+        freeze: Layer groups, counted from the stem, that `full` does not train.
     """
 
     lr: PositiveFloat = 1e-3
@@ -126,7 +166,28 @@ class OptimRecipe(Config):
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     clip_grad: PositiveFloat | None = None
     accumulate: PositiveInt = 1
+    method: str = "full"
+    lora: LoraRecipe = LoraRecipe()
     freeze: int = Field(default=0, ge=0)
+
+    @property
+    def last(self) -> int | None:
+        """N of the method `last-N`."""
+        name, _, number = self.method.partition("-")
+        return int(number) if name == "last" else None
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, method: str) -> str:
+        if method not in ("full", "head", "lora") and not re.fullmatch("last-[1-9][0-9]*", method):
+            raise ValueError(f"no method '{method}'; take full, head, lora, or last-N as in last-2")
+        return method
+
+    @model_validator(mode="after")
+    def _one_way_to_freeze(self) -> OptimRecipe:
+        if self.freeze and self.method != "full":
+            raise ValueError(f"freeze = {self.freeze} goes with method = 'full' only")
+        return self
 
 
 class ScheduleRecipe(Config):
@@ -200,6 +261,7 @@ class Recipe(Config):
         seed: Seed of the split, of the fresh weights, of order, augmentation and dropping.
         ema: Decay of the moving average of the weights that is evaluated and kept (Polyak and
             Juditsky 1992); None keeps the plain weights.
+        weights: Weights to go on from; None starts from fresh ones.
         distill: A teacher to learn from beside the labels; None for none.
         transcribe: The decoder of a model that reads text; None takes the usual one.
         class_weights: `balanced` weighs each class by the inverse of its frequency.
@@ -207,6 +269,7 @@ class Recipe(Config):
 
     seed: int = Field(default=0, ge=0)
     model: ModelRecipe = ModelRecipe()
+    weights: WeightsRecipe | None = None
     data: LoaderRecipe = LoaderRecipe()
     augment: AugmentConfig = AugmentConfig()
     mix: MixRecipe = MixRecipe()

@@ -4,36 +4,42 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vitrail.config import build, merge, read_toml, write_toml
+from vitrail.config import build, read_toml, write_toml
 from vitrail.data.dataset import Dataset, Source
 from vitrail.data.open import open_source
-from vitrail.data.preprocess import CenterCrop, Line
 from vitrail.device import pick_device
-from vitrail.errors import ConfigError, ModelFileError, UserError
+from vitrail.errors import ModelFileError, UserError
 from vitrail.evaluate import Evaluation, evaluate
 from vitrail.machine import keep_freed_memory
 from vitrail.metrics.classification import ClassificationMetrics
-from vitrail.model import Model, ModelConfig, model_config
+from vitrail.model import Model
 from vitrail.predict import write_predictions
 from vitrail.report import write_report
-from vitrail.tasks import TaskConfig
 from vitrail.tasks.classify import ClassifyConfig
-from vitrail.tasks.transcribe import MAX_LENGTH, TranscribeConfig
 from vitrail.train.checkpoint import Position
 from vitrail.train.choose import Chosen, choose_recipe
 from vitrail.train.distill import seal_of_teacher
 from vitrail.train.log import write_quarantine
 from vitrail.train.loop import Trainer, selection_metric
 from vitrail.train.objective import build_objective
+from vitrail.train.optim import prepare
 from vitrail.train.progress import Progress
-from vitrail.train.recipe import Recipe, TranscribeRecipe
+from vitrail.train.recipe import Recipe
+from vitrail.train.start import (
+    Start,
+    first_model,
+    fit_to_data,
+    keep_start,
+    read_origin,
+    run_model_config,
+)
 from vitrail.types import Skipped
 from vitrail.weights.modelfile import (
     Provenance,
@@ -42,6 +48,9 @@ from vitrail.weights.modelfile import (
     versions,
     write_atomically,
 )
+
+FROM_SCRATCH = "the data owner's; trained from scratch"
+"""Licence of weights that came from the data alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +114,8 @@ def train(  # noqa: PLR0913 one argument an option of the command line
     task: str | None = None,
     recipe: str | None = None,
     model: str | None = None,
+    weights: str | None = None,
+    method: str | None = None,
     overrides: Sequence[str] = (),
     out: Path | None = None,
     resume: bool = False,
@@ -117,7 +128,11 @@ def train(  # noqa: PLR0913 one argument an option of the command line
         data: A path or a built-in name; `digits` by default, the run's own data on resuming.
         task: `classify` or `transcribe`; by default what the data's labels are made for.
         recipe: A preset or a TOML file; by default one is chosen from the data.
-        model: A variant to train instead of the recipe's own.
+        model: A variant to train instead of the recipe's own; with `weights`, the variant that
+            they are, where they do not tell.
+        weights: Weights to go on from: a model file, a run folder, a checkpoint of another
+            library, or a hub id. Their head is replaced where the classes differ.
+        method: What is trained: `full`, `head`, `lora` or `last-N`.
         overrides: Dotted assignments laid over the recipe.
         out: Run folder; by default below `runs/`, named by data and time.
         resume: Go on with the run in `out`, with its recipe and from its newest checkpoint.
@@ -132,31 +147,54 @@ def train(  # noqa: PLR0913 one argument an option of the command line
     if resume:
         out = _run_to_resume(out)
         data = data or str(_read_info(out)["data"]["name"])
-        if recipe or model or overrides:
+        if recipe or model or weights or method or overrides:
             raise UserError("--resume goes on with the run's own recipe; leave the options away")
         own = build(Recipe, read_toml(out / "config.toml"), source=str(out / "config.toml"))
         source = open_source(data, seed=own.seed)
         return _finish(out, source, own, resume=True, listener=listener)
     data = data or "digits"
+    out = out or Path("runs") / f"{Path(data).stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    if (out / "run.json").exists():
+        raise UserError(f"{out}: holds a run already; go on with --resume, or give another --out")
     seed = _seed(recipe, overrides)
     source = open_source(data, seed=seed)
     _insist_task(task, source)
     listener(Said(f"data: {source.name}: {source.format} ({source.reason}); {_counts(source)}"))
-    chosen = choose_recipe(source, name=recipe, model=model, overrides=overrides)
+    chosen = choose_recipe(
+        source, name=recipe, model=model, weights=weights, method=method, overrides=overrides
+    )
+    chosen, start = _start_of(chosen, source)
     listener(Said(f"recipe: {chosen.name} ({chosen.reason}); model {chosen.recipe.model.name}"))
-    out = out or Path("runs") / f"{Path(data).stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    if (out / "run.json").exists():
-        raise UserError(f"{out}: holds a run already; go on with --resume, or give another --out")
+    if start is not None:
+        listener(Said(start.describe()))
     # What cannot be built is said before anything is written.
     with torch.device("meta"):
-        planned = Model(run_model_config(chosen.recipe, source))
+        planned = Model(run_model_config(chosen.recipe, source, start.origin if start else None))
     build_objective(planned, source.splits["train"], chosen.recipe)
     for part in source.splits.values():
         planned.task.adapt(part)
     selection_metric(source.splits["train"], chosen.recipe)
     pick_device(chosen.recipe.run.device)
-    _write_start(out, source, chosen, command)
+    prepare(planned, chosen.recipe.optim)
+    if start is not None:
+        keep_start(start, out)
+    _write_start(out, source, chosen, command, start)
     return _finish(out, source, chosen.recipe, resume=False, listener=listener)
+
+
+def _start_of(chosen: Chosen, source: Source) -> tuple[Chosen, Start | None]:
+    """The weights that a recipe goes on from, and the recipe with their name and checksum."""
+    recipe = chosen.recipe
+    origin = read_origin(recipe)
+    if origin is None:
+        return chosen, None
+    assert recipe.weights is not None
+    changes = {
+        "weights": recipe.weights.model_copy(update={"sha256": origin.sha256}),
+        "model": recipe.model.model_copy(update={"name": origin.name}),
+    }
+    recipe = recipe.model_copy(update=changes)
+    return replace(chosen, recipe=recipe), fit_to_data(origin, recipe, source)
 
 
 def _finish(
@@ -201,9 +239,8 @@ def fit(
     """
     device = pick_device(recipe.run.device)
     keep_freed_memory()
-    torch.manual_seed(recipe.seed)  # pyright: ignore[reportUnknownMemberType]
-    fresh = Model(run_model_config(recipe, source)).to(device)
-    trainer = Trainer(fresh, source.splits["train"], source.splits["val"], recipe, out, listener)
+    first = first_model(recipe, source, out).to(device)
+    trainer = Trainer(first, source.splits["train"], source.splits["val"], recipe, out, listener)
     if resume and trainer.restore():
         at = trainer.position
         listener(Said(trainer.note or f"resuming in epoch {at.epoch + 1} after {at.step} steps"))
@@ -236,7 +273,7 @@ def _seal(
         intervals=evaluation.result.intervals,
         recipe=recipe.model_dump(mode="json"),
         versions=versions(),
-        licence="the data owner's; trained from scratch",
+        licence=info["weights"]["licence"] if info.get("weights") else FROM_SCRATCH,
     )
     info |= {"params": sum(p.numel() for p in model.parameters()), "versions": versions()}
     _write_json(out / "run.json", info)
@@ -281,51 +318,9 @@ def _calibrate(
     return calibrated.eval(), evaluation.quarantined
 
 
-def run_model_config(recipe: Recipe, source: Source) -> ModelConfig:
-    """The model that a recipe trains on a data set.
-
-    Raises:
-        ConfigError: an unknown name or key, or an image size that the model cannot take.
-    """
-    wanted = recipe.model
-    config = model_config(wanted.name, _task_config(recipe, source))
-    changes = dict(wanted.backbone)
-    if wanted.image_size is not None:
-        changes["image_size"] = list(wanted.image_size)
-    if "drop_path" in type(config.backbone).model_fields:
-        changes |= {} if wanted.drop_path is None else {"drop_path": wanted.drop_path}
-    elif wanted.drop_path:
-        raise ConfigError(
-            f"model.drop_path = {wanted.drop_path}: {wanted.name} has no residual branches to "
-            "drop; set it to 0"
-        )
-    # Built anew and not copied, so that what contradicts itself is refused.
-    table = merge(config.backbone.model_dump(mode="json"), changes)
-    backbone = build(type(config.backbone), table, source=f"model.backbone of {wanted.name}")
-    resize = config.preprocess.resize
-    if isinstance(config.task, TranscribeConfig):
-        resize = Line(size=backbone.image_size)
-    elif backbone.image_size != config.backbone.image_size:
-        resize = CenterCrop(size=backbone.image_size, crop_pct=1.0)
-    preprocess = config.preprocess.model_copy(update={"resize": resize})
-    return ModelConfig(backbone=backbone, task=config.task, preprocess=preprocess)
-
-
-def _task_config(recipe: Recipe, source: Source) -> TaskConfig:
-    """The task that the data call for."""
-    train = source.splits["train"]
-    if not train.text:
-        return ClassifyConfig(classes=train.classes, multilabel=train.multilabel)
-    longest = max(len(target) for target in train.targets if isinstance(target, str))
-    wanted = recipe.transcribe or TranscribeRecipe()
-    table = wanted.model_dump() | {
-        "alphabet": train.classes,
-        "max_length": wanted.max_length or max(longest, 32, min(2 * longest, MAX_LENGTH)),
-    }
-    return build(TranscribeConfig, table, source="transcribe")
-
-
-def _write_start(out: Path, source: Source, chosen: Chosen, command: str) -> None:
+def _write_start(
+    out: Path, source: Source, chosen: Chosen, command: str, start: Start | None
+) -> None:
     recipe = chosen.recipe
     write_atomically(out / "config.toml", write_toml(recipe).encode())
     info: dict[str, Any] = {
@@ -336,6 +331,8 @@ def _write_start(out: Path, source: Source, chosen: Chosen, command: str) -> Non
         "model": recipe.model.name,
         "versions": versions(),
         "teacher": seal_of_teacher(recipe.distill.teacher) if recipe.distill else None,
+        "weights": None if start is None else start.to_dict(),
+        "method": recipe.optim.method,
         "data": {
             "name": source.name,
             "format": source.format,

@@ -8,34 +8,46 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
-import struct
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import safetensors
 import torch
 from pydantic import Field
-from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
-from torch.nn import init
-from torch.overrides import TorchFunctionMode
 
 from vitrail import __version__
 from vitrail.backbones import VARIANTS
 from vitrail.config import Config, build
-from vitrail.errors import ConfigError, ModelFileError
+from vitrail.errors import CheckpointError, ConfigError, ModelFileError
 from vitrail.model import Model, ModelConfig
 from vitrail.tasks.classify import ClassifyConfig
+from vitrail.weights.build import assign, empty_model, on_meta
+from vitrail.weights.files.safetensors_file import HEADER_LIMIT, read_safetensors_header
+from vitrail.weights.files.span import Span
 
 FORMAT_VERSION = 1
-HEADER_LIMIT = 8 << 20
-"""Bytes of safetensors header that are read at most: a bloated header cannot exhaust memory."""
+
+
+class Certificate(Config):
+    """That the weights gave the numbers of a reference.
+
+    Attributes:
+        verdict: `equal`, or `whole` where nothing was compared.
+        reference: What the outputs were compared with.
+        max_abs: Largest absolute difference of each output.
+        versions: Versions that it was found with.
+    """
+
+    verdict: str
+    reference: str
+    max_abs: dict[str, float]
+    versions: dict[str, str]
 
 
 class Provenance(Config):
@@ -50,6 +62,7 @@ class Provenance(Config):
         recipe: The recipe it was trained with, as a table.
         versions: Versions of vitrail, torch, numpy and Python.
         licence: Licence of the weights.
+        certificate: What `vitrail verify --seal` found; None where it was not asked.
     """
 
     data: str = ""
@@ -62,6 +75,7 @@ class Provenance(Config):
     recipe: dict[str, Any] = Field(default_factory=dict[str, Any])
     versions: dict[str, str] = Field(default_factory=dict[str, str])
     licence: str = "not stated"
+    certificate: Certificate | None = None
 
 
 class Header(Config):
@@ -126,7 +140,7 @@ def read_header(path: Path) -> Header:
     Raises:
         ModelFileError: missing, damaged, truncated, no vitrail file, or of a newer format.
     """
-    return _parse(path, _metadata(path))
+    return _parse(path, _open(path)[1])
 
 
 def _parse(path: Path, metadata: dict[str, str]) -> Header:
@@ -153,48 +167,26 @@ def _parse(path: Path, metadata: dict[str, str]) -> Header:
 def load_model(path: Path) -> tuple[Model, Provenance]:
     """Read a model file; the model is in evaluation mode on the CPU.
 
+    Every tensor is read once, into the memory that the model then owns.
+
     Raises:
         ModelFileError: as `read_header`, or the weights contradict the header; the first tensor
             that is missing, unknown or of another shape is named.
     """
-    metadata = _metadata(path)
+    spans, metadata = _open(path)
     header = _parse(path, metadata)
-    tensors = _tensors(path)
     # On the meta device first: a header that promises a giant takes no memory.
-    with torch.device("meta"):
+    with on_meta():
         wanted = Model(header.config).state_dict()
     if isinstance(header.config.task, ClassifyConfig):
-        _check_classes(path, len(header.config.task.classes), tensors)
-    _check_tensors(path, wanted, tensors)
+        _check_classes(path, len(header.config.task.classes), spans)
+    _check_tensors(path, wanted, spans)
+    tensors = _read(path, spans)
     if metadata.get("sha256", "") not in ("", _seal(metadata["vitrail"], tensors)):
         raise ModelFileError(
             f"{path}: damaged: the checksum in the file is not that of its content"
         )
-    with _WithoutRandomness():
-        model = Model(header.config)
-    model.load_state_dict(tensors)
-    return model.eval(), header.provenance
-
-
-class _WithoutRandomness(TorchFunctionMode):
-    """Zeros in the place of random starting values, which the weights of the file replace."""
-
-    random = frozenset({Tensor.uniform_, Tensor.normal_, init.uniform_, init.kaiming_uniform_})
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        del types
-        kwargs = kwargs or {}
-        if func not in self.random:
-            return func(*args, **kwargs)
-        tensor: Tensor = args[0] if args else kwargs["tensor"]
-        with torch.no_grad():
-            return tensor.zero_()
+    return assign(empty_model(header.config), tensors).eval(), header.provenance
 
 
 def _seal(header: str, tensors: dict[str, Tensor]) -> str:
@@ -204,6 +196,17 @@ def _seal(header: str, tensors: dict[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def is_model_file(path: Path) -> bool:
+    """Whether a file is one of ours: safetensors with our header. It need not be whole."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            head = file.read(min(length, HEADER_LIMIT))
+    except OSError:
+        return False
+    return head.startswith(b"{") and b'"vitrail"' in head and b'"__metadata__"' in head
 
 
 def resolve_model(model: str) -> Path:
@@ -237,46 +240,35 @@ def versions() -> dict[str, str]:
     }
 
 
-def _metadata(path: Path) -> dict[str, str]:
+def _open(path: Path) -> tuple[dict[str, Span], dict[str, str]]:
     try:
-        with path.open("rb") as file:
-            head = file.read(8)
-            length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
-            size = path.stat().st_size
-            if length == 0 or length > min(HEADER_LIMIT, size - 8):
-                raise ModelFileError(f"{path}: no model file, or damaged or truncated")
-        with _open(path) as file:
-            return cast("dict[str, str] | None", file.metadata()) or {}
-    except FileNotFoundError as error:
-        raise ModelFileError(f"{path}: no such file") from error
-    except SafetensorError as error:
-        raise ModelFileError(f"{path}: damaged or truncated ({error})") from error
-    except OSError as error:
-        raise ModelFileError(f"{path}: cannot read ({error.strerror})") from error
+        return read_safetensors_header(path)
+    except CheckpointError as error:
+        raise ModelFileError(str(error)) from error
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        with _open(path) as file:
-            names = cast("list[str]", file.keys())
-            return {name: cast("Tensor", file.get_tensor(name)) for name in names}
-    except (SafetensorError, OSError) as error:
-        raise ModelFileError(f"{path}: damaged or truncated ({error})") from error
+def _read(path: Path, spans: dict[str, Span]) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for name, span in spans.items():
+        try:
+            tensors[name] = span.read()
+        except CheckpointError as error:
+            raise ModelFileError(str(error)) from error
+        if span.dtype.is_floating_point and not bool(torch.isfinite(tensors[name]).all()):
+            raise ModelFileError(f"{path}: tensor '{name}' holds NaN or infinity")
+    return tensors
 
 
-def _open(path: Path) -> Any:
-    return cast("Any", safetensors.safe_open(path, framework="pt"))
-
-
-def _check_classes(path: Path, count: int, found: dict[str, Tensor]) -> None:
+def _check_classes(path: Path, count: int, found: dict[str, Span]) -> None:
     bias = found.get("task.head.bias")
     if bias is not None and bias.shape != (count,):
+        outputs = math.prod(bias.shape)
         raise ModelFileError(
-            f"{path}: the header names {count} classes, the head has {bias.numel()} outputs"
+            f"{path}: the header names {count} classes, the head has {outputs} outputs"
         )
 
 
-def _check_tensors(path: Path, wanted: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+def _check_tensors(path: Path, wanted: dict[str, Tensor], found: dict[str, Span]) -> None:
     for name in sorted(wanted.keys() - found.keys()):
         raise ModelFileError(f"{path}: tensor '{name}' is missing")
     for name in sorted(found.keys() - wanted.keys()):
@@ -284,12 +276,10 @@ def _check_tensors(path: Path, wanted: dict[str, Tensor], found: dict[str, Tenso
     for name, tensor in found.items():
         if tensor.shape != wanted[name].shape:
             raise ModelFileError(
-                f"{path}: tensor '{name}' has shape {tuple(tensor.shape)}, "
+                f"{path}: tensor '{name}' has shape {tensor.shape}, "
                 f"the header's model wants {tuple(wanted[name].shape)}"
             )
-        if tensor.is_floating_point() != wanted[name].is_floating_point():
+        if tensor.dtype.is_floating_point != wanted[name].is_floating_point():
             raise ModelFileError(
                 f"{path}: tensor '{name}' holds {tensor.dtype}, not numbers to use"
             )
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ModelFileError(f"{path}: tensor '{name}' holds NaN or infinity")

@@ -1,0 +1,219 @@
+"""What of a trained model goes into one for other images or other classes, and what does not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vitrail.backbones import build_backbone
+from vitrail.errors import ConfigError
+from vitrail.model import Model
+from vitrail.nn.positions import Learned1d, Learned2d, RelativeBias2d, resample_table
+from vitrail.nn.windows import RelativePositions
+from vitrail.tasks import TaskConfig
+from vitrail.tasks.classify import Classify, ClassifyConfig
+from vitrail.tasks.transcribe import Transcribe, TranscribeConfig
+from vitrail.weights.origin import Origin
+
+State = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """A line of the table of what was loaded and what was not.
+
+    Attributes:
+        group: The part of the model, such as `backbone.blocks`.
+        found: What the file has of it.
+        done: What was done with that.
+    """
+
+    group: str
+    found: str
+    done: str
+
+
+def carry(origin: Origin, model: Model) -> tuple[Carried, ...]:
+    """Put weights into a model that may have another size and other classes.
+
+    Args:
+        origin: The weights.
+        model: With fresh weights, of the same backbone; changed in place.
+
+    Raises:
+        ConfigError: the backbone is another one, so that a tensor has no place; it is named.
+    """
+    return (*_carry_backbone(origin, model), *_carry_task(origin, model))
+
+
+def keeps_head(old: TaskConfig | None, new: TaskConfig) -> bool:
+    """Whether the head of a file serves new data: the same classes by name, in any order."""
+    match old, new:
+        case ClassifyConfig(), ClassifyConfig():
+            return old.multilabel == new.multilabel and set(old.classes) == set(new.classes)
+        case TranscribeConfig(), TranscribeConfig():
+            free = {"max_length", "beams"}
+            return old.model_dump(exclude=free) == new.model_dump(exclude=free)
+        case _:
+            return False
+
+
+def _carry_backbone(origin: Origin, model: Model) -> list[Carried]:
+    with torch.device("meta"):
+        before = dict(_modules(build_backbone(origin.backbone)))
+    state = _below(origin.state, "backbone.")
+    resampled: dict[str, str] = {}
+    for path, module in _modules(model.backbone):
+        start = f"{path}." if path else ""
+        for name, (tensor, what) in _resample(
+            module, before.get(path), _below(state, start)
+        ).items():
+            state[start + name], resampled[start + name] = tensor, what
+    _insist_same(origin, model, state)
+    model.backbone.load_state_dict(state)
+    groups: dict[str, list[str]] = {}
+    for name, tensor in state.items():
+        if tensor.numel():  # a backbone without a class token has one of no vectors
+            groups.setdefault(name.split(".", 1)[0], []).append(name)
+    return [
+        Carried(f"backbone.{group}", _count(names), _taken(names, resampled))
+        for group, names in groups.items()
+    ]
+
+
+def _taken(names: Sequence[str], resampled: Mapping[str, str]) -> str:
+    kinds = Counter(resampled[name] for name in names if name in resampled)
+    told = [what if count == 1 else f"{count} times {what}" for what, count in kinds.items()]
+    return ", ".join(["taken as it is" if not told else "taken", *told])
+
+
+def _insist_same(origin: Origin, model: Model, state: State) -> None:
+    wanted = model.backbone.state_dict()
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    for name in sorted(wanted.keys() | shapes.keys()):
+        new = tuple(wanted[name].shape) if name in wanted else None
+        if shapes.get(name) != new:
+            raise ConfigError(
+                f"model.backbone: makes another model than that of {origin.source}: "
+                f"'{name}' is {shapes.get(name, 'nothing')} there and {new or 'nothing'} here; "
+                "leave away what changes shapes"
+            )
+
+
+def _resample(new: nn.Module, old: nn.Module | None, state: State) -> dict[str, tuple[Tensor, str]]:
+    """Tables of places, stretched by the convention of their kind, where the grid is another."""
+    match new, old:
+        case Learned1d(), Learned1d() if new.base != old.base:
+            prefix, patches = state["weight"][:, : old.prefix], state["weight"][:, old.prefix :]
+            patches = resample_table(patches, old.base, new.base, new.resampling)
+            table = torch.cat([prefix, patches], dim=1)
+            return {"weight": (table, _stretched(old.base, new.base, new.resampling))}
+        case Learned2d(), Learned2d():
+            pairs = {"rows": new.rows, "columns": new.columns}
+            return {
+                name: (_line(state[name], wanted.shape[2]), f"{name} resampled (linear)")
+                for name, wanted in pairs.items()
+                if state[name].shape != wanted.shape
+            }
+        case RelativeBias2d(), RelativeBias2d() if new.base != old.base:
+            table = _bicubic(state["weight"], (new.weight.shape[2], new.weight.shape[3]))
+            return {"weight": (table, _stretched(old.base, new.base, "bicubic"))}
+        case RelativePositions(), RelativePositions() if new.size != old.size:
+            sides = [2 * size - 1 for size in (old.size, new.size)]
+            square = state["table"].T.reshape(1, -1, sides[0], sides[0])
+            table = _bicubic(square, (sides[1], sides[1]))[0].flatten(1).T.contiguous()
+            windows = (old.size, old.size), (new.size, new.size)
+            return {"table": (table, "the bias of windows " + _stretched(*windows, "bicubic"))}
+        case _:
+            return {}
+
+
+def _stretched(old: Sequence[int], new: Sequence[int], how: str) -> str:
+    return f"resampled from {old[0]} x {old[1]} to {new[0]} x {new[1]} places ({how})"
+
+
+def _line(line: Tensor, length: int) -> Tensor:
+    return F.interpolate(line, size=length, mode="linear", align_corners=False)
+
+
+def _bicubic(table: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(table, size=size, mode="bicubic", align_corners=False)
+
+
+def _carry_task(origin: Origin, model: Model) -> list[Carried]:
+    old, state = origin.task, _below(origin.state, "task.")
+    groups: dict[str, list[str]] = {}
+    for name in state:
+        groups.setdefault(name.split(".", 1)[0], []).append(name)
+    found = {group: _count(names) for group, names in groups.items()}
+    assert isinstance(model.task, Classify | Transcribe)
+    new = model.task.config
+    if old is not None and keeps_head(old, new):
+        return _keep_head(old, model, state, found)
+    why = _why_new(old, new)
+    rows = [
+        Carried(f"task.{name}", found.get(name, "nothing"), f"new: {why}")
+        for name, _ in model.task.named_children()
+    ]
+    if isinstance(model.task, Classify):
+        _zero(model.task)
+    gone = [name for name in found if f"task.{name}" not in {row.group for row in rows}]
+    return rows + [Carried(f"task.{name}", found[name], "left out with the head") for name in gone]
+
+
+def _keep_head(
+    old: TaskConfig, model: Model, state: dict[str, Tensor], found: Mapping[str, str]
+) -> list[Carried]:
+    same = "taken as it is"
+    done = dict.fromkeys(found, same)
+    if isinstance(old, ClassifyConfig):
+        assert isinstance(model.task, Classify)
+        classes = model.task.config.classes
+        order = [old.classes.index(name) for name in classes]
+        for group in found.keys() & {"head", "head_dist"}:
+            done[group] = f"{same}: the same {len(classes)} classes"
+            if old.classes != classes:
+                done[group] = f"taken, its rows in the order of the data's {len(classes)} classes"
+        state |= {k: t[order] for k, t in state.items() if k.startswith(("head.", "head_dist."))}
+    model.task.load_state_dict(state)
+    return [Carried(f"task.{name}", text, done[name]) for name, text in found.items()]
+
+
+def _why_new(old: TaskConfig | None, new: TaskConfig) -> str:
+    match old, new:
+        case None, _:
+            return "the file has no head"
+        case ClassifyConfig(), ClassifyConfig() if set(old.classes) == set(new.classes):
+            return "one label an image and several need different heads"
+        case ClassifyConfig(), ClassifyConfig():
+            return f"the data's {len(new.classes)} classes instead of {len(old.classes)} others"
+        case TranscribeConfig(), TranscribeConfig():
+            return "another alphabet or decoder"
+        case _:
+            return f"the file's task is {old.kind}"
+
+
+def _zero(task: Classify) -> None:
+    """A new head starts at zero (ViT section 3.2), so that it pulls at nothing at first."""
+    for head in (task.head, task.head_dist):
+        if head is not None:
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+
+
+def _below(state: State, start: str) -> dict[str, Tensor]:
+    return {k.removeprefix(start): t for k, t in state.items() if k.startswith(start)}
+
+
+def _count(names: Sequence[str]) -> str:
+    return f"{len(names)} tensor{'s' if len(names) != 1 else ''}"
+
+
+def _modules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    return cast("Iterator[tuple[str, nn.Module]]", module.named_modules())

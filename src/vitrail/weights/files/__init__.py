@@ -1,0 +1,1 @@
+"""Containers of weights: npz, safetensors, torch zips and pickles, read without trust."""

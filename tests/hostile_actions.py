@@ -1,0 +1,32 @@
+"""What a reader of checkpoints must not do, for the test of the harness that looks for it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def executes(path: Path) -> None:
+    """Run a command."""
+    os.system(f"test -e {path}")
+
+
+def writes(path: Path) -> None:
+    """Write a file."""
+    (path.parent / "written").write_text("x", encoding="utf-8")
+
+
+def fails(path: Path) -> None:
+    """Raise what is no error of the user."""
+    raise KeyError(path)
+
+
+def dies(path: Path) -> None:
+    """End the process."""
+    os._exit(3)
+
+
+def bloats(path: Path) -> None:
+    """Take far more memory than the file."""
+    data = bytearray(300 << 20)
+    data[::4096] = bytes(300 << 8)

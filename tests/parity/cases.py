@@ -1,0 +1,111 @@
+"""Every golden case below a folder, by its `case.json` alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from vitrail.errors import UserError
+from vitrail.golden import Case, read_case
+from vitrail.weights.files.containers import open_checkpoint
+from vitrail.weights.formats import PendingFormatError, recognise
+from vitrail.weights.formats.torch_transformer import recognises_transformer
+from vitrail.weights.load import Inspected, inspect_checkpoint
+
+BESIDE = Path(__file__).resolve().parents[3] / "shared" / "golden"
+FOLDER = Path(os.environ.get("VITRAIL_GOLDEN") or BESIDE)
+NAMES = sorted(path.parent.name for path in FOLDER.glob("*/case.json"))
+ABSENT = "golden files not found: set VITRAIL_GOLDEN or put them in ../shared/golden"
+
+every_case = pytest.mark.parametrize(
+    "name", NAMES or [pytest.param("", marks=pytest.mark.skip(reason=ABSENT))]
+)
+
+
+def opened(name: str, scratch: Path) -> tuple[Case, Path]:
+    """A case and its native checkpoint, which is built first where the case has a recipe only.
+
+    A case of a task that is not built yet is skipped, with the reason; anything else that cannot
+    be recognised fails.
+    """
+    folder = FOLDER / name
+    case = with_drawn_input(read_case(folder))
+    checkpoint = case.table["checkpoint"]
+    path = build_native(case, scratch) if checkpoint is None else folder / checkpoint
+    try:
+        found = open_checkpoint(path)
+        if not recognises_transformer(found):
+            recognise(found)
+    except PendingFormatError as pending:
+        pytest.skip(f"{name}: not compared, the task '{pending.task}' is not built yet")
+    return case, path
+
+
+def classifier(name: str, scratch: Path) -> tuple[Case, Path, Inspected]:
+    """The same for cases of backbones; the encoder-decoder over symbols has tests of its own."""
+    case, path = opened(name, scratch)
+    if case.table["family"] == "transformer":
+        pytest.skip("no backbone: see test_transformer.py")
+    return case, path, inspect_checkpoint(path, case.given)
+
+
+def draw(name: str, spec: Mapping[str, Any]) -> np.ndarray[Any, Any]:
+    """A tensor of a recipe: drawn by its name, checked by its checksum."""
+    generator = np.random.Generator(np.random.Philox(key=zlib.crc32(name.encode())))
+    noise = generator.standard_normal(tuple(spec["shape"]))
+    values = (spec.get("mean", 0.0) + spec.get("std", 1.0) * noise).astype(np.float32)
+    crc = spec.get("crc32")
+    assert crc is None or zlib.crc32(values.tobytes()) == int(str(crc), 0), f"{name}: other numbers"
+    return values
+
+
+def specs(recipe: Any) -> dict[str, Mapping[str, Any]]:
+    """A recipe as a table by name, whether it was written as a list or as a table."""
+    rows = recipe.get("tensors", recipe) if isinstance(recipe, dict) else recipe
+    if isinstance(rows, list):
+        return {row["name"]: row for row in rows}
+    return rows
+
+
+def with_drawn_input(case: Case) -> Case:
+    """The inputs of a recipe are drawn like its tensors; `read_case` has those of the file."""
+    return case
+
+
+def build_native(case: Case, scratch: Path) -> Path:
+    """The checkpoint of a recipe, in its own format."""
+    table = specs(case.table["recipe"])
+    arrays = {name: draw(name, spec) for name, spec in table.items() if name not in case.inputs}
+    if case.format.endswith("npz"):
+        path = scratch / "model.npz"
+        np.savez(path, **arrays)
+        return path
+    tensors = {name: torch.from_numpy(values) for name, values in arrays.items()}
+    if case.format in ("hf", "timm"):
+        for beside in case.folder.glob("*.json"):
+            (scratch / beside.name).write_bytes(beside.read_bytes())
+        if not (scratch / "config.json").exists():
+            config = case.table.get("config_json", case.config)
+            (scratch / "config.json").write_text(json.dumps(config))
+        save_file(tensors, scratch / "model.safetensors")
+        return scratch
+    content: Any = tensors
+    for key in reversed(case.config.get("wrapper", [])):
+        content = {key: content}
+    path = scratch / "model.pth"
+    torch.save(content, path)
+    return path
+
+
+def refused(error: UserError, name: str) -> bool:
+    """Whether an error names a tensor."""
+    return name in str(error)

@@ -1,0 +1,112 @@
+"""convert and verify as a person would run them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from parity.cases import FOLDER, NAMES
+from tiny import tiny_model
+from vitrail.weights.modelfile import Provenance, load_model, save_model
+
+Run = Callable[..., Any]
+
+pytestmark = pytest.mark.skipif(not NAMES, reason="golden files not found")
+
+
+def test_a_published_checkpoint_becomes_a_model_file_with_a_certificate(
+    run: Run, tmp_path: Path
+) -> None:
+    case, out = FOLDER / "google_vit_finetuned", tmp_path / "model.safetensors"
+    made = run("convert", str(case / "model.npz"), "--to", "vitrail", "--out", str(out), "--json")
+    assert made.code == 0, made.err
+    assert json.loads(made.out)["files"] == [str(out)]
+    found = run("verify", str(out), "--golden", str(case), "--seal", "--json")
+    assert found.code == 0, found.err
+    table = json.loads(found.out)
+    assert {"format", "variant", "unused", "missing", "max_abs", "max_rel", "verdict"} <= set(table)
+    assert table["verdict"] == "equal"
+    shown = run("info", str(out))
+    assert "Apache-2.0" in shown.out
+    assert "equal" in shown.out
+    assert load_model(out)[0].config.backbone.kind == "vit"
+
+
+def test_verify_prints_what_falls_short_and_exits_1(run: Run, tmp_path: Path) -> None:
+    case = FOLDER / "timm_vit"
+    found = run("verify", str(case), "--golden", str(case), "--set", "eps=1e-3")
+    assert found.code == 1
+    assert "TOO FAR" in found.out
+    assert "DIFFERS" in found.out
+    fine = run("verify", str(case), "--golden", str(case))
+    assert fine.code == 0
+    assert "equal to the reference" in fine.out
+
+
+def test_what_the_file_does_not_tell_is_asked_for(run: Run) -> None:
+    path = str(FOLDER / "deit_plain" / "model.pth")
+    found = run("verify", path)
+    assert found.code == 2
+    assert "--set heads=" in found.err
+    assert found.err.count("\n") == 1
+    assert run("verify", path, "--set", "heads=4").code == 0
+
+
+def test_a_format_that_waits_for_its_task_says_so(run: Run) -> None:
+    found = run("verify", str(FOLDER / "hf_detr"))
+    assert found.code == 2
+    assert "needs the task 'detect'" in found.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("convert", "nowhere.npz", "--to", "timm"), "nowhere.npz"),
+        (("verify", "nowhere.npz"), "nowhere.npz"),
+        (("verify", "hf-hub:owner"), "hf-hub:owner/name"),
+        (("convert", str(FOLDER / "t2t_performer" / "model.pth.tar"), "--to", "hf"), "heads"),
+        (("verify", str(FOLDER / "timm_vit"), "--variant", "vit_tinny"), "unknown model"),
+    ],
+)
+def test_bad_input_is_one_line(run: Run, arguments: tuple[str, ...], message: str) -> None:
+    found = run(*arguments)
+    assert found.code == 2
+    assert message in found.err
+    assert found.err.startswith("error: ")
+    assert found.err.count("\n") == 1
+
+
+def test_what_a_format_cannot_express_is_refused_with_the_reason(run: Run, tmp_path: Path) -> None:
+    path, out = str(FOLDER / "hf_vit"), tmp_path / "out"
+    found = run("convert", path, "--to", "timm", "--out", str(out))
+    assert found.code == 2
+    assert "1e-12" in found.err
+    assert not out.exists()
+    found = run("convert", path, "--to", "hf", "--out", str(out))
+    assert found.code == 0
+    assert (out / "config.json").is_file()
+
+
+def test_class_names_can_be_given(run: Run, tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("a\nb\nc\nd\ne\n")
+    out = tmp_path / "m.safetensors"
+    arguments = ("convert", str(FOLDER / "timm_vit"), "--to", "vitrail", "--out", str(out))
+    assert run(*arguments, "--classes", str(names)).code == 0
+    assert load_model(out)[0].config.task.classes == ("a", "b", "c", "d", "e")
+    names.write_text("a\n")
+    again = run(*arguments[:-1], str(tmp_path / "n.safetensors"), "--classes", str(names))
+    assert again.code == 2
+    assert "5 outputs, 1 class names" in again.err
+
+
+def test_a_run_of_ours_goes_to_timm(run: Run, tmp_path: Path) -> None:
+    path = save_model(tiny_model(), tmp_path / "m.safetensors", Provenance(licence="MIT"))
+    out = tmp_path / "timm"
+    found = run("convert", str(path), "--to", "timm", "--out", str(out))
+    assert found.code == 0, found.err
+    assert json.loads((out / "config.json").read_text())["num_classes"] == 3
