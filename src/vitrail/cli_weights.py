@@ -8,7 +8,7 @@ from typing import Literal, cast
 
 import click
 
-from vitrail.options import BATCH, CLASSES, DEVICE, FIELDS, JSON, PART, VARIANT, given_of
+from vitrail.options import BATCH, CLASSES, DEVICE, FIELDS, JSON, PART, VARIANT, given_of, size_of
 from vitrail.terminal import Bar, print_json, print_probe, print_verification, say
 
 
@@ -94,15 +94,17 @@ def convert(
 @click.argument("checkpoint")
 @click.option("--golden", type=click.Path(path_type=Path), help="Folder of golden outputs.")
 @click.option("--against", type=click.Choice(["timm", "transformers"]), help="An installed peer.")
+@click.option("--size", "sizes", multiple=True, metavar="HxW", help="Of images for --against.")
 @click.option("--seal", is_flag=True, help="Write the result into CHECKPOINT, a vitrail file.")
 @VARIANT
 @FIELDS
 @PART
 @JSON
-def verify(
+def verify(  # noqa: PLR0913, PLR0917 one argument an option
     checkpoint: str,
     golden: Path | None,
     against: str | None,
+    sizes: tuple[str, ...],
     seal: bool,  # noqa: FBT001
     variant: str | None,
     sets: tuple[str, ...],
@@ -115,7 +117,8 @@ def verify(
 
     peer = cast("Literal['timm', 'transformers'] | None", against)
     given = given_of(variant, sets, None, part)
-    found = run(checkpoint, given, golden=golden, against=peer)
+    pairs = [size_of(size) for size in sizes]
+    found = run(checkpoint, given, golden=golden, against=peer, sizes=pairs)
     if as_json:
         print_json(found.table())
     else:

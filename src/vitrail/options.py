@@ -20,7 +20,11 @@ DEVICE = click.option("--device", default="auto", show_default=True, help="auto,
 SET = click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Override one key.")
 VARIANT = click.option("--variant", help="A name of `vitrail models`; says what the file does not.")
 FIELDS = click.option(
-    "--set", "sets", multiple=True, metavar="KEY=VALUE", help="A field of the backbone: heads=6."
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A field: heads=6, preprocess.antialias=true.",
 )
 CLASSES = click.option(
     "--classes", type=click.Path(path_type=Path), help="Class names: a JSON list, or one a line."
@@ -39,8 +43,26 @@ def given_of(
     from vitrail.config import override
     from vitrail.weights.reader import Given
 
-    names = read_names(classes) if classes is not None else ()
-    return Given(variant=variant, backbone=override({}, sets), classes=names, part=part)
+    fields = override({}, sets)
+    return Given(
+        variant=variant,
+        preprocess=fields.pop("preprocess", {}),
+        backbone=fields,
+        classes=read_names(classes) if classes is not None else (),
+        part=part,
+    )
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """Height and width from `224x320`.
+
+    Raises:
+        ConfigError: it is not written so.
+    """
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise ConfigError(f"--size {text}: write it as HEIGHTxWIDTH, e.g. 224x224")
+    return int(height), int(width)
 
 
 def read_names(path: Path) -> tuple[str, ...]:

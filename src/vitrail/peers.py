@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vitrail.backbones.swin import SwinConfig, SwinV2Config
 from vitrail.backbones.vit import ViTConfig
 from vitrail.errors import CheckpointError
 from vitrail.weights.convert import write_loaded
@@ -22,7 +23,9 @@ Peer = Literal["timm", "transformers"]
 
 @torch.no_grad()
 def peer_outputs(peer: Peer, loaded: Loaded, images: Float[Tensor, "B 3 H W"]) -> dict[str, Tensor]:
-    """`logits` and `last_hidden_state` of the same weights in another library.
+    """`logits` and `last_hidden_state` of the same weights in another library, and its attention.
+
+    transformers gives attention maps, timm does not.
 
     A checkpoint that is not in the library's own format is written in it first.
 
@@ -43,7 +46,11 @@ def _timm(loaded: Loaded, images: Tensor) -> dict[str, Tensor]:
         raise _absent("timm", error) from error
     library: Any = timm
     with _folder(loaded, "timm") as folder:
-        model: Any = library.create_model(f"local-dir:{folder}", pretrained=True).eval()
+        name, own = f"local-dir:{folder}", loaded.described.backbone.image_size
+        other = {} if tuple(images.shape[2:]) == own else {"dynamic_img_size": True}
+        model: Any = library.create_model(name, pretrained=True, **other).eval()
+    # Ours keep channels together; the same order of sums needs the same of theirs.
+    images = images.contiguous(memory_format=torch.channels_last)
     return {"logits": model(images), "last_hidden_state": model.forward_features(images)}
 
 
@@ -60,9 +67,29 @@ def _transformers(loaded: Loaded, images: Tensor) -> dict[str, Tensor]:
         else library.AutoModelForImageClassification
     )
     with _folder(loaded, "hf") as folder:
-        model = kind.from_pretrained(folder).eval()
-    tokens = model.base_model(images).last_hidden_state
-    return {"logits": model(images).logits, "last_hidden_state": tokens}
+        model = kind.from_pretrained(folder, attn_implementation="eager").eval()
+    other = {}
+    if tuple(images.shape[2:]) != loaded.described.backbone.image_size:
+        other = {"interpolate_pos_encoding": True} if _interpolates(loaded) else {}
+    found = model(images, output_attentions=True, **other)
+    tokens = model.base_model(images, **other).last_hidden_state
+    maps = dict(zip(_layers(loaded), found.attentions, strict=False))
+    return {"logits": found.logits, "last_hidden_state": tokens, **maps}
+
+
+def _layers(loaded: Loaded) -> list[str]:
+    """Our names of the attention maps that they give: of Swin, the last of each stage."""
+    backbone = loaded.described.backbone
+    if isinstance(backbone, ViTConfig):
+        return [f"attn_{i}" for i in range(backbone.depth)]
+    assert isinstance(backbone, SwinConfig | SwinV2Config)
+    return [f"attn_{stage}_{depth - 1}" for stage, depth in enumerate(backbone.depths)]
+
+
+def _interpolates(loaded: Loaded) -> bool:
+    """Whether another image size has to be asked for: in ViT and DeiT, not in DINOv2 and Swin."""
+    backbone = loaded.described.backbone
+    return isinstance(backbone, ViTConfig) and backbone.layer_scale is None
 
 
 def _distilled(loaded: Loaded) -> bool:

@@ -125,7 +125,7 @@ def print_verification(found: Verification) -> None:
     rows = [
         ["format", found.format + (f", {found.variant}" if found.variant else "")],
         ["licence", found.licence],
-        ["tensors", f"{found.tensors}, {len(found.match.used)} used"],
+        ["tensors", f"{len(found.shapes)}, {len(found.match.used)} used"],
         ["parameters", f"{found.parameters:,}"],
         *(["note", note] for note in found.notes),
         *(["missing", name] for name in found.match.missing),

@@ -109,11 +109,13 @@ def test_there_and_back(models: Any, family: str, seed: int, tmp_path: Path) -> 
     scatter(model, seed)
     torch.save(model.state_dict(), tmp_path / "model.pth")
     images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(seed))
+    if family == "resnet":  # ours keep channels together: the same order of sums
+        images = images.contiguous(memory_format=torch.channels_last)
     loaded = load_checkpoint(tmp_path / "model.pth", Given(backbone=fields))
     ours = loaded.model()
     with torch.no_grad():
         expected, answers = model(images), ours.task(ours.backbone(images))
-        assert error(answers, expected) < (1e-4 if family == "resnet" else 2e-6)
+        assert error(answers, expected) < 2e-6
         if family == "resnet":
             ours, exact = ours.double(), model.double()(images.double())
             assert error(ours.task(ours.backbone(images.double())), exact) < 1e-10

@@ -6,6 +6,7 @@ import json
 import os
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from vitrail.errors import UserError
 from vitrail.golden import Case, read_case
 from vitrail.weights.files.containers import open_checkpoint
 from vitrail.weights.formats import PendingFormatError, recognise
@@ -38,7 +38,7 @@ def opened(name: str, scratch: Path) -> tuple[Case, Path]:
     be recognised fails.
     """
     folder = FOLDER / name
-    case = with_drawn_input(read_case(folder))
+    case = with_drawn_inputs(read_case(folder))
     checkpoint = case.table["checkpoint"]
     path = build_native(case, scratch) if checkpoint is None else folder / checkpoint
     try:
@@ -59,32 +59,58 @@ def classifier(name: str, scratch: Path) -> tuple[Case, Path, Inspected]:
 
 
 def draw(name: str, spec: Mapping[str, Any]) -> np.ndarray[Any, Any]:
-    """A tensor of a recipe: drawn by its name, checked by its checksum."""
-    generator = np.random.Generator(np.random.Philox(key=zlib.crc32(name.encode())))
-    noise = generator.standard_normal(tuple(spec["shape"]))
-    values = (spec.get("mean", 0.0) + spec.get("std", 1.0) * noise).astype(np.float32)
-    crc = spec.get("crc32")
-    assert crc is None or zlib.crc32(values.tobytes()) == int(str(crc), 0), f"{name}: other numbers"
-    return values
+    """A tensor of a recipe: drawn by its name, and of the ways to round the one with its checksum.
+
+    value = mean + std * standard_normal of Philox, keyed by the CRC-32 of the name.
+    """
+    shape, mean, std = tuple(spec["shape"]), spec.get("mean", 0.0), spec.get("std", 1.0)
+
+    def noise(dtype: Any) -> np.ndarray[Any, Any]:
+        key = zlib.crc32(name.encode())
+        return np.random.Generator(np.random.Philox(key=key)).standard_normal(shape, dtype=dtype)
+
+    single = np.float32(mean) + np.float32(std) * noise(np.float32)
+    wide = np.float32(mean) + np.float32(std) * noise(np.float64).astype(np.float32)
+    found = [(mean + std * noise(np.float64)).astype(np.float32), wide, single]
+    wanted = next((spec[key] for key in ("crc32", "crc", "crc32_float32") if key in spec), None)
+    if wanted is None:
+        return found[0]
+    crc = (
+        int(wanted, 0 if str(wanted).startswith("0x") else 16)
+        if isinstance(wanted, str)
+        else wanted
+    )
+    right = [values for values in found if zlib.crc32(values.tobytes()) == crc]
+    assert right, f"{name}: drawn values have another checksum than the recipe says"
+    return right[0]
 
 
 def specs(recipe: Any) -> dict[str, Mapping[str, Any]]:
     """A recipe as a table by name, whether it was written as a list or as a table."""
     rows = recipe.get("tensors", recipe) if isinstance(recipe, dict) else recipe
-    if isinstance(rows, list):
-        return {row["name"]: row for row in rows}
-    return rows
+    table = {row["name"]: row for row in rows} if isinstance(rows, list) else dict(rows)
+    if isinstance(recipe, dict) and "tensors" in recipe:
+        inputs = recipe.get("inputs", {})
+        table |= {n: s for n, s in [*inputs.items(), ("input", recipe.get("input"))] if s}
+    return table
 
 
-def with_drawn_input(case: Case) -> Case:
-    """The inputs of a recipe are drawn like its tensors; `read_case` has those of the file."""
-    return case
+def with_drawn_inputs(case: Case) -> Case:
+    """Inputs that a recipe has drawn like its tensors, where the file does not hold them."""
+    missing = [name for name in case.table["inputs"] if name not in case.inputs]
+    if not missing:
+        return case
+    table = specs(case.table["recipe"])
+    drawn = {name: torch.from_numpy(draw(name, table[name])) for name in missing}
+    return replace(case, inputs={**case.inputs, **drawn})
 
 
 def build_native(case: Case, scratch: Path) -> Path:
     """The checkpoint of a recipe, in its own format."""
     table = specs(case.table["recipe"])
-    arrays = {name: draw(name, spec) for name, spec in table.items() if name not in case.inputs}
+    arrays = {
+        name: draw(name, spec) for name, spec in table.items() if name not in case.table["inputs"]
+    }
     if case.format.endswith("npz"):
         path = scratch / "model.npz"
         np.savez(path, **arrays)
@@ -104,8 +130,3 @@ def build_native(case: Case, scratch: Path) -> Path:
     path = scratch / "model.pth"
     torch.save(content, path)
     return path
-
-
-def refused(error: UserError, name: str) -> bool:
-    """Whether an error names a tensor."""
-    return name in str(error)

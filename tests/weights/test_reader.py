@@ -112,3 +112,19 @@ def test_wrong_names_and_contradictions() -> None:
         settle(ViTConfig, TINY, HEADS, Given(backbone={"heads": 5}), CHECKPOINT)
     with pytest.raises(CheckpointError, match="unknown key 'hads'; did you mean 'heads'"):
         settle(ViTConfig, TINY, HEADS, Given(backbone={"hads": 3}), CHECKPOINT)
+
+
+def test_what_a_format_says_of_images_can_be_overridden() -> None:
+    from parity.cases import FOLDER, NAMES
+    from vitrail.weights.load import inspect_checkpoint
+
+    if not NAMES:
+        pytest.skip("golden files not found")
+    path = FOLDER / "google_vit_finetuned" / "model.npz"
+    assert not inspect_checkpoint(path).described.preprocess.antialias
+    given = Given(preprocess={"antialias": True, "mean": [0.1, 0.2, 0.3]})
+    found = inspect_checkpoint(path, given).described.preprocess
+    assert found.antialias
+    assert found.mean == (0.1, 0.2, 0.3)
+    with pytest.raises(ConfigError, match="unknown key 'men'; did you mean 'mean'"):
+        inspect_checkpoint(path, Given(preprocess={"men": 1}))

@@ -36,16 +36,12 @@ class StandardisedConv2d(nn.Conv2d):
 
     Each output channel's kernel is brought to mean 0 and deviation 1 over its inputs and places:
     (w - mean) / (std + 1e-5), as in google-research/vision_transformer.
-
-    Attributes:
-        places: Inputs times places of a kernel.
     """
 
     def __init__(self, before: int, after: int, kernel: int, stride: int) -> None:
         super().__init__(  # pyright: ignore[reportUnknownMemberType]
             before, after, kernel, stride=stride, bias=False
         )
-        self.places = before * kernel * kernel
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D _h _w"]:  # noqa: A002
@@ -67,19 +63,19 @@ class StandardisedConv2d(nn.Conv2d):
                 centred, dim=(1, 2, 3), keepdim=True
             ),
         )
-        return centred / self.deviation(length)
-
-    def deviation(self, length: Float[Tensor, "D 1 1 1"]) -> Float[Tensor, "D 1 1 1"]:
-        """What a centred kernel of that length is divided by."""
-        return length * self.places**-0.5 + 1e-5
+        return centred / (length * self.weight[0].numel() ** -0.5 + 1e-5)
 
 
 class TimmStandardisedConv2d(StandardisedConv2d):
-    """The same with timm's rounding: (w - mean) / sqrt(variance + 1e-8)."""
+    """The same as timm computes it: (w - mean) / sqrt(variance + 1e-8).
 
-    def deviation(self, length: Float[Tensor, "D 1 1 1"]) -> Float[Tensor, "D 1 1 1"]:
-        """What a centred kernel of that length is divided by."""
-        return (length.square() / self.places + 1e-8).sqrt()
+    By the same operation of torch, since a deep ResNet enlarges the last digit fifty times.
+    """
+
+    def standardised(self) -> Float[Tensor, "D C k k"]:
+        """The kernels that the images meet."""
+        rows = self.weight.flatten(1)[None]
+        return F.batch_norm(rows, None, None, training=True, eps=1e-8).view_as(self.weight)
 
 
 class SameMaxPool2d(nn.Module):

@@ -73,13 +73,14 @@ def write_loaded(loaded: Loaded, to: str, out: Path) -> list[Path]:
             versions=versions(),
         )
         return [save_model(loaded.model(), out, provenance)]
+    described = loaded.described.model_copy(update={"licence": loaded.licence})
     reasons: list[str] = []
     for writer in WRITERS:
         if writer.name != to:
             continue
-        reason = writer.refuses(loaded.described)
+        reason = writer.refuses(described)
         if not reason:
-            return [Path(path) for path in writer.write(loaded.described, loaded.state, str(out))]
+            return [Path(path) for path in writer.write(described, loaded.state, str(out))]
         reasons.append(reason)
     if not reasons:
         raise CheckpointError(f"--to {to}: no such format; known: {', '.join(TARGETS)}")

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from vitrail.backbones import build_backbone
 from vitrail.backbones.backbone import Backbone
+from vitrail.config import build, merge
+from vitrail.data.preprocess import Preprocess
 from vitrail.errors import CheckpointError
 from vitrail.model import Model, ModelConfig
 from vitrail.weights.build import assign, empty_backbone, empty_model, on_meta
@@ -137,7 +139,7 @@ def inspect_opened(checkpoint: Checkpoint, given: Given, source: str) -> Inspect
         CheckpointError: of no known format, or it does not tell what it is.
     """
     reader = recognise(checkpoint)
-    described = reader.describe(given)
+    described = _prepared(reader.describe(given), given, source)
     entries, derived = reader.entries(described), reader.derived(described)
     return Inspected(
         source=source,
@@ -149,6 +151,15 @@ def inspect_opened(checkpoint: Checkpoint, given: Given, source: str) -> Inspect
         match=match(entries, derived, meta_state(described), checkpoint.tensors),
         licence=licence_of(checkpoint, reader),
     )
+
+
+def _prepared(described: Described, given: Given, source: str) -> Described:
+    """With the preprocessing that the user wants."""
+    if not given.preprocess:
+        return described
+    table = merge(described.preprocess.model_dump(mode="json"), given.preprocess)
+    preprocess = build(Preprocess, table, source=f"{source}: preprocess")
+    return described.model_copy(update={"preprocess": preprocess})
 
 
 def read_inspected(inspected: Inspected) -> Loaded:

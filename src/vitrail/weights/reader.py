@@ -33,12 +33,14 @@ class Given(Config):
     Attributes:
         variant: A name of `vitrail models`.
         backbone: Fields of the backbone's configuration, such as `heads`; they win over the file.
+        preprocess: Fields of the preprocessing, likewise.
         classes: Class names in the order of the outputs.
         part: Which table of weights to take from a training dump, such as `model_ema`.
     """
 
     variant: str | None = None
     backbone: Mapping[str, Any] = Field(default_factory=dict[str, Any])
+    preprocess: Mapping[str, Any] = Field(default_factory=dict[str, Any])
     classes: tuple[str, ...] = ()
     part: str | None = None
 
@@ -52,6 +54,7 @@ class Described(Config):
         preprocess: How its images are prepared.
         variant: The published variant whose sizes these are, or empty.
         notes: What was inferred and from what, for people.
+        licence: Of the weights, for formats that have a place for it; empty where none is known.
     """
 
     backbone: BackboneConfig
@@ -59,6 +62,7 @@ class Described(Config):
     preprocess: Preprocess
     variant: str = ""
     notes: tuple[str, ...] = ()
+    licence: str = ""
 
 
 class Reader(ABC):

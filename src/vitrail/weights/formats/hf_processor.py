@@ -21,7 +21,10 @@ def check_processor(preprocess: Preprocess) -> str:
     if preprocess.channel_order != "rgb":
         return "Hugging Face processors know RGB only"
     if not preprocess.antialias:
-        return "Hugging Face processors resize with antialias only"
+        return (
+            "Hugging Face processors resize with antialias only "
+            "(--set preprocess.antialias=true gives way)"
+        )
     match preprocess.resize:
         case Squash():
             return ""

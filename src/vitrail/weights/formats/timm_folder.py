@@ -19,6 +19,8 @@ def refuses_preprocess(preprocess: Preprocess) -> str:
     """Why timm cannot prepare images like this, or an empty string."""
     if preprocess.channel_order != "rgb":
         return "timm has no BGR images"
+    if not preprocess.antialias:
+        return "timm resizes with antialias only (--set preprocess.antialias=true gives way)"
     if not isinstance(preprocess.resize, CenterCrop | Squash):
         return f"timm cannot resize by '{preprocess.resize.kind}'"
     return ""
@@ -54,6 +56,7 @@ def write_folder(
             **_written(described.preprocess),
             "fixed_input_size": "img_size" in args,
             "num_classes": len(classes),
+            **({"license": described.licence} if described.licence else {}),
         },
     }
     if classes != tuple(str(i) for i in range(len(classes))):
