@@ -28,7 +28,7 @@ from vitrail.errors import CheckpointError, ConfigError, ModelFileError
 from vitrail.model import Model, ModelConfig
 from vitrail.tasks.classify import ClassifyConfig
 from vitrail.weights.build import assign, empty_model, on_meta
-from vitrail.weights.files.safetensors_file import HEADER_LIMIT, read_safetensors_header
+from vitrail.weights.files.safetensors_file import HEADER_LIMIT, NO_HEADER, read_safetensors_header
 from vitrail.weights.files.span import Span
 
 FORMAT_VERSION = 1
@@ -146,7 +146,8 @@ def read_header(path: Path) -> Header:
 def _parse(path: Path, metadata: dict[str, str]) -> Header:
     if "vitrail" not in metadata:
         raise ModelFileError(
-            f"{path}: weights without a vitrail header; this is a foreign safetensors file"
+            f"{path}: weights without a vitrail header; a published checkpoint becomes a model "
+            f"file by `vitrail convert {path} --to vitrail`"
         )
     try:
         table = json.loads(metadata["vitrail"])
@@ -244,7 +245,12 @@ def _open(path: Path) -> tuple[dict[str, Span], dict[str, str]]:
     try:
         return read_safetensors_header(path)
     except CheckpointError as error:
-        raise ModelFileError(str(error)) from error
+        if NO_HEADER not in str(error):
+            raise ModelFileError(str(error)) from error
+        raise ModelFileError(
+            f"{path}: no model file, or damaged or truncated; a published checkpoint becomes one "
+            f"by `vitrail convert {path} --to vitrail`"
+        ) from error
 
 
 def _read(path: Path, spans: dict[str, Span]) -> dict[str, Tensor]:

@@ -18,6 +18,9 @@ import torch
 from vitrail.errors import CheckpointError
 from vitrail.weights.files.span import Span, check_names, check_room, check_shape, shown
 
+NO_HEADER = "no safetensors header"
+"""What is said of a file that is none at all."""
+
 HEADER_LIMIT = 8 << 20
 """Bytes of header that are read at most: a bloated header cannot exhaust memory."""
 
@@ -85,14 +88,14 @@ def _header(path: Path) -> tuple[int, bytes]:
             head = file.read(8)
             length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
             if length < 2 or length > min(HEADER_LIMIT, size - 8):
-                raise _damaged(path, "no safetensors header")
+                raise _damaged(path, NO_HEADER)
             text = file.read(length)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file") from error
     except OSError as error:
         raise CheckpointError(f"{path}: cannot read ({error.strerror})") from error
     if len(text) != length or text[:1] != b"{":
-        raise _damaged(path, "no safetensors header")
+        raise _damaged(path, NO_HEADER)
     if text.count(b"{") + text.count(b"[") > BRACKETS:
         raise _damaged(path, "the header is too large")
     return size, text

@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import pickletools
 import struct
+import warnings
 from collections.abc import Callable, Iterable, Sized
 from typing import Any, cast
 
@@ -63,16 +64,23 @@ def unpickle(stream: io.BytesIO, storages: list[StorageRef], opcodes: int) -> An
     """
     machine = _Machine(storages)
     try:
+        return _run(machine, stream, opcodes)
+    except CheckpointError:
+        raise
+    except FAULTS as error:
+        raise CheckpointError(f"a broken pickle ({shown(str(error))})") from error
+
+
+def _run(machine: _Machine, stream: io.BytesIO, opcodes: int) -> Any:
+    with warnings.catch_warnings():
+        # Old text opcodes with odd escapes: what they mean does not matter here.
+        warnings.simplefilter("ignore", DeprecationWarning)
         for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
             if count >= opcodes:
                 raise CheckpointError(f"a pickle of more than {opcodes} opcodes")
             if opcode.name == "STOP":
                 return machine.pop()
             machine.step(opcode.name, argument)
-    except CheckpointError:
-        raise
-    except FAULTS as error:
-        raise CheckpointError(f"a broken pickle ({shown(str(error))})") from error
     raise CheckpointError("a broken pickle (it does not end)")
 
 
