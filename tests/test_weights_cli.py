@@ -110,3 +110,24 @@ def test_a_run_of_ours_goes_to_timm(run: Run, tmp_path: Path) -> None:
     found = run("convert", str(path), "--to", "timm", "--out", str(out))
     assert found.code == 0, found.err
     assert json.loads((out / "config.json").read_text())["num_classes"] == 3
+
+
+def test_a_stated_licence_travels_and_an_unstated_one_is_not_made_up(
+    run: Run, tmp_path: Path
+) -> None:
+    for name, licence in (("timm_vit", "apache-2.0"), ("deit_plain", None)):
+        source, out = next((FOLDER / name).glob("model.[sp]*")), tmp_path / name
+        done = run("convert", source, "--to", "timm", "--out", out, "--set", "heads=4")
+        assert done.code == 0, done.err
+        cfg = json.loads((out / "config.json").read_text())["pretrained_cfg"]
+        assert cfg.get("license") == licence
+
+
+def test_the_default_name_says_what_it_was(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert (
+        run("convert", FOLDER / "google_vit_finetuned" / "model.npz", "--to", "vitrail").code == 0
+    )
+    assert (tmp_path / "google_vit_finetuned-vitrail.safetensors").is_file()

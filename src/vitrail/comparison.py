@@ -19,7 +19,7 @@ class Comparison:
         output: Its name.
         max_abs: Largest absolute difference.
         max_rel: The same over the largest value of the reference.
-        limit: Absolute difference that is allowed.
+        limit: Absolute difference that is allowed of its largest value.
         within: Whether all values are.
     """
 
@@ -42,7 +42,8 @@ def compare(
     # NaN is within nothing.
     within = bool((gap <= atol + rtol * expected.abs()).all())
     largest, max_abs = expected.abs().max().item(), gap.max().item()
-    return Comparison(size, output, max_abs, max_abs / max(largest, 1e-30), atol, within)
+    limit = atol + rtol * largest
+    return Comparison(size, output, max_abs, max_abs / max(largest, 1e-30), limit, within)
 
 
 def compare_case(

@@ -8,7 +8,7 @@ from vitrail.errors import CheckpointError
 from vitrail.model import Model
 from vitrail.tasks.classify import ClassifyConfig
 from vitrail.weights.formats import WRITERS
-from vitrail.weights.load import Loaded, load_checkpoint
+from vitrail.weights.load import Loaded, load_checkpoint, stated_licence
 from vitrail.weights.mapping import Match
 from vitrail.weights.modelfile import (
     Provenance,
@@ -54,9 +54,12 @@ def convert(source: str, to: str, out: Path, given: Given | None = None) -> list
 
 def default_out(source: str, to: str) -> Path:
     """A name in the working folder, made of the source's and the format's."""
-    stem = Path(source.removeprefix("hf-hub:")).name
+    path = Path(source.removeprefix("hf-hub:"))
+    stem = path.name
     for suffix in (".tar", ".safetensors", ".pth", ".pt", ".bin", ".npz"):
         stem = stem.removesuffix(suffix)
+    if stem in ("model", "pytorch_model", "checkpoint"):  # what the folder holds is in its name
+        stem = path.absolute().parent.name
     return Path(f"{stem}-{to}{SUFFIXES.get(to, '')}")
 
 
@@ -73,7 +76,7 @@ def write_loaded(loaded: Loaded, to: str, out: Path) -> list[Path]:
             versions=versions(),
         )
         return [save_model(loaded.model(), out, provenance)]
-    described = loaded.described.model_copy(update={"licence": loaded.licence})
+    described = loaded.described.model_copy(update={"licence": stated_licence(loaded.licence)})
     reasons: list[str] = []
     for writer in WRITERS:
         if writer.name != to:

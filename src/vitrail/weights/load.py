@@ -23,6 +23,9 @@ from vitrail.weights.hub import fetch, is_hub_id
 from vitrail.weights.mapping import Derived, Entry, Match, match, read_all
 from vitrail.weights.reader import Described, Given, Reader
 
+STATED = " (stated with the weights)"
+"""Follows a licence that comes with the file itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
@@ -201,11 +204,16 @@ def backbone_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}
 
 
+def stated_licence(licence: str) -> str:
+    """The licence without who says so; empty where the weights came with none."""
+    return licence.removesuffix(STATED) if licence.endswith(STATED) else ""
+
+
 def licence_of(checkpoint: Checkpoint, reader: Reader) -> str:
     """What the file says of its licence, else what its publisher says of its own files."""
     timm = checkpoint.config.get("pretrained_cfg")
     own = cast("dict[str, object]", timm).get("license") if isinstance(timm, dict) else None
     stated = own or checkpoint.metadata.get("license") or checkpoint.metadata.get("licence")
     if isinstance(stated, str) and stated:
-        return f"{stated} (stated with the weights)"
+        return f"{stated}{STATED}"
     return f"not stated; {reader.name} weights of the publisher are {reader.publisher_licence}"
