@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import Tensor
+
 from vitrail.errors import CheckpointError
 from vitrail.model import Model
 from vitrail.tasks.classify import ClassifyConfig
@@ -76,18 +78,36 @@ def write_loaded(loaded: Loaded, to: str, out: Path) -> list[Path]:
             versions=versions(),
         )
         return [save_model(loaded.model(), out, provenance)]
-    described = loaded.described.model_copy(update={"licence": stated_licence(loaded.licence)})
+    described, state = _with_plain_head(loaded)
+    described = described.model_copy(update={"licence": stated_licence(loaded.licence)})
     reasons: list[str] = []
     for writer in WRITERS:
         if writer.name != to:
             continue
         reason = writer.refuses(described)
         if not reason:
-            return [Path(path) for path in writer.write(described, loaded.state, str(out))]
+            return [Path(path) for path in writer.write(described, state, str(out))]
         reasons.append(reason)
     if not reasons:
         raise CheckpointError(f"--to {to}: no such format; known: {', '.join(TARGETS)}")
     raise CheckpointError(f"{loaded.source}: cannot be written as {to}: {'; '.join(reasons)}")
+
+
+def _with_plain_head(loaded: Loaded) -> tuple[Described, dict[str, Tensor]]:
+    """With the temperature folded into the head: others have none, and scores must stay the same.
+
+    Logits are linear in the last layer, so that dividing its weights divides them.
+    """
+    described, task = loaded.described, loaded.described.task
+    if task is None or task.temperature == 1.0:
+        return described, loaded.state
+    plain = task.model_copy(update={"temperature": 1.0})
+    heads = ("task.head.", "task.head_dist.")
+    state = {
+        name: tensor / task.temperature if name.startswith(heads) else tensor
+        for name, tensor in loaded.state.items()
+    }
+    return described.model_copy(update={"task": plain}), state
 
 
 def loaded_from(model: Model, source: str, licence: str) -> Loaded:

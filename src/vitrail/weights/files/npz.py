@@ -26,6 +26,7 @@ from vitrail.weights.files.span import (
     check_shape,
     row_major,
     shown,
+    values_of,
 )
 from vitrail.weights.files.zip_members import Member, fill_from_member, list_members, read_head
 
@@ -88,12 +89,7 @@ class Deflated(Stored):
         """
         raw = torch.empty(math.prod(self.shape) * self.dtype.itemsize, dtype=torch.uint8)
         fill_from_member(self.path, self.member, bytes_of(raw), self.skip)
-        if self.big_endian:
-            raw = raw.view(-1, self.dtype.itemsize).flip(1).reshape(-1)
-        values = raw.view(self.dtype)
-        if self.strides is None:
-            return values.view(self.shape)
-        return values.as_strided(self.shape, self.strides).contiguous()
+        return values_of(raw, self, self.strides, big_endian=self.big_endian)
 
 
 def open_npz(path: Path, members: dict[str, Member] | None = None) -> dict[str, Stored]:

@@ -82,12 +82,7 @@ class Span(Stored):
                 self._fill(cast("BinaryIO", file), bytes_of(raw))
         except OSError as error:
             raise CheckpointError(f"{self.path}: cannot read ({error.strerror})") from error
-        if self.big_endian:
-            raw = raw.view(-1, self.dtype.itemsize).flip(1).reshape(-1)
-        values = raw.view(self.dtype)
-        if self.strides is None:
-            return values.view(self.shape)
-        return values.as_strided(self.shape, self.strides).contiguous()
+        return values_of(raw, self, self.strides, big_endian=self.big_endian)
 
     def _fill(self, file: BinaryIO, buffer: memoryview) -> None:
         crc = 0
@@ -110,6 +105,25 @@ class Span(Stored):
 def bytes_of(raw: Tensor) -> memoryview:
     """The memory of a tensor of bytes, to read into."""
     return memoryview(cast("Any", raw.numpy()))
+
+
+def values_of(
+    raw: Tensor, stored: Stored, strides: Sequence[int] | None, *, big_endian: bool
+) -> Tensor:
+    """The tensor that bytes stand for.
+
+    Args:
+        raw: The bytes.
+        stored: Its shape and type.
+        strides: In elements; None where rows follow one another without gaps.
+        big_endian: Whether its bytes stand in the other order.
+    """
+    if big_endian:
+        raw = raw.view(-1, stored.dtype.itemsize).flip(1).reshape(-1)
+    values = raw.view(stored.dtype)
+    if strides is None:
+        return values.view(stored.shape)
+    return values.as_strided(stored.shape, list(strides)).contiguous()
 
 
 def reach(shape: Sequence[int], strides: Sequence[int] | None) -> int:

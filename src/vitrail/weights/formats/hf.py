@@ -212,8 +212,6 @@ def check_head(described: Described) -> str:
     task = described.task
     if task is not None and task.hidden is not None:
         return "a tanh layer before the head (pre_logits) has no place in Hugging Face classifiers"
-    if task is not None and task.temperature != 1:
-        return "temperature is no part of Hugging Face classifiers; set it to 1"
     return check_processor(described.preprocess)
 
 

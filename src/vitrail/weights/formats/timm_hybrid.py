@@ -16,17 +16,17 @@ from torch import Tensor
 from vitrail.backbones import VARIANTS
 from vitrail.backbones.hybrid import HybridConfig
 from vitrail.backbones.vit import Learned1dConfig, ViTConfig
-from vitrail.config import build
 from vitrail.errors import CheckpointError
 from vitrail.tasks.classify import ClassifyConfig
 from vitrail.weights.checkpoint import Checkpoint
 from vitrail.weights.formats.timm_config import Pair, TimmConfig, hidden_ratio
 from vitrail.weights.formats.timm_folder import refuses_preprocess, write_folder
+from vitrail.weights.formats.timm_reader import TimmReader
 from vitrail.weights.formats.timm_sizes import named_arguments
 from vitrail.weights.formats.timm_vit import is_timm
 from vitrail.weights.formats.timm_vit_names import block_entries
 from vitrail.weights.mapping import Absent, Entry, pair, write_all
-from vitrail.weights.reader import Described, Given, Reader, settle
+from vitrail.weights.reader import Described, Given, settle
 
 HANDLED = frozenset(
     {
@@ -61,11 +61,8 @@ ARCHITECTURES: dict[tuple[int, ...], str] = {
 """By the depths of the ResNet, which timm takes from the name alone."""
 
 
-class TimmHybridReader(Reader):
+class TimmHybridReader(TimmReader):
     """timm's `VisionTransformer` over a `ResNetV2`."""
-
-    name = "timm"
-    publisher_licence = "Apache-2.0"
 
     @classmethod
     def recognises(cls, checkpoint: Checkpoint) -> bool:
@@ -81,21 +78,8 @@ class TimmHybridReader(Reader):
         heads = config.whole("num_heads")
         unknown = {"heads": "12"} if heads is None else {}
         known |= {} if heads is None else {"heads": heads}
-        backbone, variant, settled = settle(HybridConfig, known, unknown, given, self.checkpoint)
-        found = self.shape("head.bias", 1)[0] if self.any("head.") else None
-        outputs = config.outputs(found)
-        task = None
-        if outputs:
-            names = self.class_names(outputs, given, config.label_names())
-            task = build(ClassifyConfig, {"classes": names}, source=str(config.path))
-        preprocess, assumed = config.called(variant).preprocess(backbone.image_size)
-        return Described(
-            backbone=backbone,
-            task=task,
-            preprocess=preprocess,
-            variant=variant,
-            notes=(*settled, *assumed),
-        )
+        settled = settle(HybridConfig, known, unknown, given, self.checkpoint)
+        return self.finish(config, settled, given, "head.")
 
     def entries(self, described: Described) -> list[Entry]:
         """The whole table."""

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from vitrail.backbones.resnet import ResNetConfig
-from vitrail.config import build
 from vitrail.errors import CheckpointError
 from vitrail.tasks.classify import ClassifyConfig
 from vitrail.weights.checkpoint import Checkpoint
 from vitrail.weights.formats.timm_config import TimmConfig
 from vitrail.weights.formats.timm_folder import refuses_preprocess, write_folder
+from vitrail.weights.formats.timm_reader import TimmReader
 from vitrail.weights.mapping import Absent, Entry, pair, write_all
 from vitrail.weights.reader import Described, Given, Reader, settle
 
@@ -69,11 +69,8 @@ class ResNetReader(Reader):
         return resnet_entries(described.backbone, described.task, counted=counted)
 
 
-class TimmResNetReader(ResNetReader):
+class TimmResNetReader(ResNetReader, TimmReader):
     """timm's plain ResNets."""
-
-    name = "timm"
-    publisher_licence = "Apache-2.0"
 
     @classmethod
     def recognises(cls, checkpoint: Checkpoint) -> bool:
@@ -96,15 +93,7 @@ class TimmResNetReader(ResNetReader):
         depths = config.wholes("layers")
         known = {"image_size": size} | ({} if depths is None else {"depths": depths})
         backbone, variant = self.backbone(given, known)
-        found = self.shape("fc.bias", 1)[0] if self.any("fc.") else None
-        outputs, task = config.outputs(found), None
-        if outputs:
-            names = self.class_names(outputs, given, config.label_names())
-            task = build(ClassifyConfig, {"classes": names}, source=str(config.path))
-        preprocess, assumed = config.called(variant).preprocess(backbone.image_size)
-        return Described(
-            backbone=backbone, task=task, preprocess=preprocess, variant=variant, notes=assumed
-        )
+        return self.finish(config, (backbone, variant, ()), given, "fc.")
 
 
 def has_resnet_names(checkpoint: Checkpoint) -> bool:

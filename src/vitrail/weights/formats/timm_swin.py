@@ -10,9 +10,7 @@ from torch import Tensor
 
 from vitrail.backbones import VARIANTS
 from vitrail.backbones.swin import SwinConfig, SwinV2Config
-from vitrail.config import build
 from vitrail.errors import CheckpointError
-from vitrail.tasks.classify import ClassifyConfig
 from vitrail.weights.checkpoint import Checkpoint
 from vitrail.weights.formats.swin_windows import (
     heads_of,
@@ -22,10 +20,11 @@ from vitrail.weights.formats.swin_windows import (
 )
 from vitrail.weights.formats.timm_config import TimmConfig, hidden_ratio
 from vitrail.weights.formats.timm_folder import refuses_preprocess, write_folder
+from vitrail.weights.formats.timm_reader import TimmReader
 from vitrail.weights.formats.timm_swin_names import AnySwin, swin_entries
 from vitrail.weights.formats.timm_vit import is_timm
 from vitrail.weights.mapping import Derived, Entry, write_all
-from vitrail.weights.reader import Described, Given, Reader, settle
+from vitrail.weights.reader import Described, Given, settle
 
 HANDLED = frozenset(
     {
@@ -36,10 +35,9 @@ HANDLED = frozenset(
 NEUTRAL = {"global_pool": "avg", "always_partition": False, "act_layer": "gelu"}
 
 
-class TimmSwinReader(Reader):
+class TimmSwinReader(TimmReader):
     """timm's `SwinTransformer` and `SwinTransformerV2`."""
 
-    name = "timm"
     publisher_licence = "MIT"
 
     @classmethod
@@ -58,22 +56,9 @@ class TimmSwinReader(Reader):
         second = self._is_second(config)
         known, unknown = self._backbone(config, second=second)
         kind: type[AnySwin] = SwinV2Config if second else SwinConfig
-        backbone, variant, settled = settle(kind, known, unknown, given, self.checkpoint)
+        backbone, variant, notes = settle(kind, known, unknown, given, self.checkpoint)
         insist_windows(self.checkpoint, backbone)
-        found = self.shape("head.fc.bias", 1)[0] if self.any("head.fc.") else None
-        outputs = config.outputs(found)
-        task = None
-        if outputs:
-            names = self.class_names(outputs, given, config.label_names())
-            task = build(ClassifyConfig, {"classes": names}, source=str(config.path))
-        preprocess, assumed = config.called(variant).preprocess(backbone.image_size)
-        return Described(
-            backbone=backbone,
-            task=task,
-            preprocess=preprocess,
-            variant=variant,
-            notes=(*settled, *assumed),
-        )
+        return self.finish(config, (backbone, variant, notes), given, "head.fc.")
 
     def entries(self, described: Described) -> list[Entry]:
         """The whole table."""

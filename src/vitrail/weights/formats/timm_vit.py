@@ -10,15 +10,14 @@ import math
 from typing import Any
 
 from vitrail.backbones.vit import Learned1dConfig, ViTConfig
-from vitrail.config import build
 from vitrail.errors import CheckpointError
-from vitrail.tasks.classify import ClassifyConfig
 from vitrail.weights.checkpoint import Checkpoint
 from vitrail.weights.formats.timm_config import Pair, TimmConfig, hidden_ratio
+from vitrail.weights.formats.timm_reader import TimmReader
 from vitrail.weights.formats.timm_sizes import DINO, named_arguments, refused_name
 from vitrail.weights.formats.timm_vit_names import POOLS, vit_entries
 from vitrail.weights.mapping import Entry
-from vitrail.weights.reader import Described, Given, Reader, settle
+from vitrail.weights.reader import Described, Given, settle
 
 HANDLED = frozenset(
     {
@@ -42,11 +41,8 @@ PARTS = ("", "state_dict", "state_dict_ema", "module")
 """Where bare weights stand. Under `model` and `model_ema` they are the official DeiT's."""
 
 
-class TimmViTReader(Reader):
+class TimmViTReader(TimmReader):
     """timm's `VisionTransformer` and its distilled sister."""
-
-    name = "timm"
-    publisher_licence = "Apache-2.0"
 
     @classmethod
     def recognises(cls, checkpoint: Checkpoint) -> bool:
@@ -60,24 +56,13 @@ class TimmViTReader(Reader):
 
     def describe(self, given: Given) -> Described:
         """The model, from `config.json` where there is one, else from shapes."""
-        config = self._config(given)
+        config = self._config()
         config.insist(HANDLED, NEUTRAL)
         known, unknown, notes = self._backbone(config, given)
         backbone, variant, settled = settle(ViTConfig, known, unknown, given, self.checkpoint)
         _insist_pool(config, backbone)
-        found = self.shape("head.bias", 1)[0] if self.any("head.", "head_dist.") else None
-        outputs = config.outputs(found)
-        task = None
-        if outputs:
-            names = self.class_names(outputs, given, config.label_names())
-            task = build(ClassifyConfig, {"classes": names}, source=str(config.path))
-        preprocess, assumed = config.called(variant).preprocess(backbone.image_size)
-        return Described(
-            backbone=backbone,
-            task=task,
-            preprocess=preprocess,
-            variant=variant,
-            notes=(*notes, *settled, *assumed),
+        return self.finish(
+            config, (backbone, variant, (*notes, *settled)), given, "head.", "head_dist."
         )
 
     def entries(self, described: Described) -> list[Entry]:
@@ -85,14 +70,13 @@ class TimmViTReader(Reader):
         assert isinstance(described.backbone, ViTConfig)
         return vit_entries(described.backbone, described.task)
 
-    def _config(self, given: Given) -> TimmConfig:
+    def _config(self) -> TimmConfig:
         config = TimmConfig.of(self.checkpoint)
         why = refused_name(config.architecture)
         if why:
             raise CheckpointError(
                 f"{self.checkpoint.path}: '{config.architecture}' is not supported: {why}"
             )
-        del given
         return config.with_defaults(named_arguments(config.architecture))
 
     def _backbone(
