@@ -1,9 +1,18 @@
-"""What a reader of checkpoints must not do, for the test of the harness that looks for it."""
+"""What is done with hostile checkpoints, and what must not be: the harness looks for that."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+from vitrail.weights.load import load_checkpoint
+from vitrail.weights.reader import Given
+
+
+def loads(path: Path) -> None:
+    """All of it: the format, the model, every tensor. Heads are given, since few files tell."""
+    given = Given(backbone={} if path.is_dir() else {"heads": 4})
+    load_checkpoint(path, given)
 
 
 def executes(path: Path) -> None:

@@ -49,6 +49,7 @@ def outputs_of(
         found = {
             "last_hidden_state": features.tokens,
             "pooled": features.pooled,
+            "head_input": features.pooled,
             "pre_logits": features.pooled,
         }
         if isinstance(backbone, T2T):
@@ -59,7 +60,6 @@ def outputs_of(
         own, distilled = task.heads(features)
         found |= {"pre_logits": task.represent(features), "logits": task(features)}
         found |= {"logits_cls": own, "logits_dist": distilled}
-    found["head_input"] = found["pre_logits"]
     return {**found, **attention}
 
 
