@@ -1,8 +1,20 @@
 """The errors that a user can cause. Each message names the thing and the way out."""
 
+LONGEST = 1900
+"""Characters of a message at most: it may quote what stands in a hostile file."""
+
 
 class UserError(ValueError):
-    """Something the user gave is wrong. The command line prints it in one line and exits 2."""
+    """Something the user gave is wrong. The command line prints it in one line and exits 2.
+
+    Args:
+        message: What and where, and the way out. Names from files may hold anything: what does
+            not print is escaped, and line breaks become spaces.
+    """
+
+    def __init__(self, message: str) -> None:
+        line = "".join(c if c.isprintable() else _escaped(c) for c in message)
+        super().__init__(line if len(line) <= LONGEST else f"{line[:LONGEST]}...")
 
 
 class ConfigError(UserError):
@@ -35,3 +47,7 @@ class ImageSizeError(UserError):
 
 class SequenceError(UserError):
     """A sequence of symbols that is empty, or longer than what is to hold it."""
+
+
+def _escaped(character: str) -> str:
+    return " " if character.isspace() else ascii(character)[1:-1]

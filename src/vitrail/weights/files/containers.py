@@ -208,6 +208,7 @@ def _json(folder: Path | None, name: str) -> Mapping[str, Any]:
         raise CheckpointError(f"{path}: larger than {TEXT_LIMIT} bytes")
     try:
         table = json.loads(text)
+        json.dumps(table, ensure_ascii=False).encode()  # halves of characters cannot be written
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: no JSON ({shown(str(error))})") from error
     if not isinstance(table, dict):
