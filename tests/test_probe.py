@@ -30,6 +30,7 @@ from vitrail.probe.features import at_most
 from vitrail.probe.run import Probe, probe
 from vitrail.probe.verdict import judge
 from vitrail.weights.modelfile import Provenance, save_model
+from vitrail.weights.reader import Given
 
 RNG = np.random.default_rng
 
@@ -247,3 +248,27 @@ def test_photos(shared_data: Path, tmp_path: Path) -> None:
     assert result.images == {"train": 60, "val": 60, "test": 60}
     assert result.worth == "no"
     assert result.majority.top1 < 0.5
+
+
+def test_an_image_that_changes_and_keeps_its_size_is_looked_at_again(
+    weights: Path, tmp_path: Path
+) -> None:
+    data = write_folder(tmp_path / "data")
+    quick(weights, data, tmp_path)
+    assert quick(weights, data, tmp_path).cached
+    file = data / "red" / "00.png"
+    file.write_bytes(bytes(len(file.read_bytes())))
+    again = quick(weights, data, tmp_path)
+    assert (again.cached, again.quarantined) == (False, 1)
+
+
+def test_a_cache_that_cannot_be_written_costs_no_result(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file, no folder")
+    assert not quick(weights, write_folder(tmp_path / "data"), tmp_path).cached
+
+
+def test_what_is_said_of_known_weights_is_not_passed_over(weights: Path, tmp_path: Path) -> None:
+    data = write_folder(tmp_path / "data")
+    for source in (weights, "vit_nano_conv2_8"):
+        with pytest.raises(CheckpointError, match="its backbone"):
+            quick(source, data, tmp_path, given=Given(backbone={"heads": 4}))

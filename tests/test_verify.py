@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,14 @@ from safetensors.torch import save_file
 
 from tiny import randomise, tiny_config, tiny_model
 from vitrail.backbones.vit import PatchStemConfig
-from vitrail.comparison import compare, compare_case
+from vitrail.comparison import Comparison, compare, compare_case
 from vitrail.errors import CheckpointError
 from vitrail.explain.outputs import outputs_of
 from vitrail.golden import Case, read_case
 from vitrail.model import Model
 from vitrail.tasks.classify import Classify
-from vitrail.verify import seal_certificate, verify
+from vitrail.verification import seal_certificate
+from vitrail.verify import verify
 from vitrail.weights.convert import loaded_from, write_loaded
 from vitrail.weights.modelfile import Provenance, load_model, read_header, save_model
 from vitrail.weights.reader import Given
@@ -183,3 +185,69 @@ def test_nan_and_other_sizes_are_within_nothing() -> None:
 def test_maps_and_tokens_are_the_same_values() -> None:
     tokens = torch.randn(2, 12, 5)
     assert compare("", "x", tokens, tokens.reshape(2, 3, 4, 5), atol=0.0).within
+
+
+def only(folder: Path, *names: str) -> Path:
+    """The same case with these outputs alone."""
+    table = json.loads((folder / "case.json").read_text()) | {"outputs": list(names)}
+    (folder / "case.json").write_text(json.dumps(table))
+    return folder
+
+
+def test_a_head_that_nobody_compared_is_not_equal(
+    checkpoint: Path, model: Model, tmp_path: Path
+) -> None:
+    found = verify(checkpoint, golden=only(golden(model, tmp_path / "case"), "attn_0"))
+    assert (found.verdict, found.passed) == ("partly", False)
+
+
+def test_a_case_without_outputs_of_this_model_is_an_error(
+    checkpoint: Path, model: Model, tmp_path: Path
+) -> None:
+    with pytest.raises(CheckpointError, match="nothing to compare; the case has no outputs"):
+        verify(checkpoint, golden=only(golden(model, tmp_path / "case")))
+
+
+def test_a_case_of_another_kind_is_an_error(checkpoint: Path, model: Model, tmp_path: Path) -> None:
+    case = golden(model, tmp_path / "case")
+    table = json.loads((case / "case.json").read_text())
+    (case / "case.json").write_text(json.dumps(table | {"inputs": []}))
+    with pytest.raises(CheckpointError, match="another kind of model; its inputs are none"):
+        verify(checkpoint, golden=case)
+    table |= {"format": "swin-pth", "config": {"heads": [2, 4]}}
+    (case / "case.json").write_text(json.dumps(table))
+    with pytest.raises(CheckpointError, match="golden case case says: is it a case of this model"):
+        verify(checkpoint, golden=case)
+
+
+def test_one_reference_at_a_time(checkpoint: Path, model: Model, tmp_path: Path) -> None:
+    case = golden(model, tmp_path / "case")
+    with pytest.raises(CheckpointError, match="one reference at a time"):
+        verify(checkpoint, golden=case, against="timm")
+    with pytest.raises(CheckpointError, match="--size: is for --against"):
+        verify(checkpoint, golden=case, sizes=[(16, 16)])
+
+
+def test_a_run_folder_is_verified_and_sealed(model: Model, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    path = save_model(model, run / "model.safetensors", Provenance())
+    (run / "run.json").write_text("{}")
+    found = verify(run)
+    assert (found.format, found.verdict) == ("vitrail", "whole")
+    rows = tuple(
+        Comparison(s, "logits", g, g, 1.0, within=True) for s, g in (("8", 0.5), ("9", 0.0))
+    )
+    seal_certificate(run, replace(found, comparisons=rows))
+    certificate = read_header(path).provenance.certificate
+    assert certificate is not None
+    assert certificate.max_abs == {"logits": 0.5}, "the largest of all sizes"
+    with pytest.raises(CheckpointError, match=r"says itself what it is; .* its variant"):
+        verify(run, Given(variant="vit_tiny_patch16_224"))
+
+
+def test_json_knows_no_infinity(checkpoint: Path) -> None:
+    row = Comparison("8x8", "logits", float("inf"), float("nan"), 1.0, within=False)
+    table = replace(verify(checkpoint), comparisons=(row,)).table()
+    json.dumps(table, allow_nan=False)
+    assert table["max_abs"] is None
+    assert table["comparisons"][0]["max_rel"] is None

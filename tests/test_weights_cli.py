@@ -131,3 +131,9 @@ def test_the_default_name_says_what_it_was(
         run("convert", FOLDER / "google_vit_finetuned" / "model.npz", "--to", "vitrail").code == 0
     )
     assert (tmp_path / "google_vit_finetuned-vitrail.safetensors").is_file()
+
+
+def test_what_cannot_be_sealed_is_said_before_anything_is_printed(run: Run) -> None:
+    found = run("verify", str(FOLDER / "timm_vit"), "--seal", "--json")
+    assert (found.code, found.out) == (2, "")
+    assert "--seal writes into a vitrail model file" in found.err

@@ -61,7 +61,9 @@ def probe(  # noqa: PLR0913, PLR0917 one argument an option
     type=click.Choice(["vitrail", "timm", "hf", "google", "official", "torchvision"]),
     help="vitrail: the sealed file; official: as the authors of the family publish.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="File or folder. [default: beside]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="File or folder. [default: in this folder]"
+)
 @VARIANT
 @FIELDS
 @CLASSES
@@ -112,12 +114,14 @@ def verify(  # noqa: PLR0913, PLR0917 one argument an option
     as_json: bool,  # noqa: FBT001
 ) -> None:
     """Account for every tensor of a CHECKPOINT, and compare outputs with a reference."""
-    from vitrail.verify import seal_certificate
+    from vitrail.verification import insist_sealable, seal_certificate
     from vitrail.verify import verify as run
 
     peer = cast("Literal['timm', 'transformers'] | None", against)
     given = given_of(variant, sets, None, part)
     pairs = [size_of(size) for size in sizes]
+    if seal:
+        insist_sealable(Path(checkpoint))
     found = run(checkpoint, given, golden=golden, against=peer, sizes=pairs)
     if as_json:
         print_json(found.table())
@@ -126,4 +130,6 @@ def verify(  # noqa: PLR0913, PLR0917 one argument an option
     if seal and found.passed:
         seal_certificate(Path(checkpoint), found)
         say(f"sealed into {checkpoint}; `vitrail info` shows it")
+    elif seal:
+        say(f"not sealed: {checkpoint} falls short")
     sys.exit(0 if found.passed else 1)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vitrail.metrics.measured import Measured
     from vitrail.probe.run import Probe
     from vitrail.train.run import Event, TrainResult
-    from vitrail.verify import Verification
+    from vitrail.verification import Verification
 
 SHOWN = 10
 """Examples of a finding that are printed."""
@@ -157,6 +157,7 @@ def print_verification(found: Verification) -> None:
 VERDICTS = {
     "equal": "equal to the reference",
     "whole": "whole: every tensor is accounted for; nothing to compare with was given",
+    "partly": "PARTLY: equal as far as it was compared, and the head was not",
     "differs": "DIFFERS from the reference",
     "incomplete": "INCOMPLETE: tensors are missing, unknown or wrong",
 }

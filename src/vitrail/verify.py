@@ -7,21 +7,22 @@ outputs or an installed peer, compares logits, tokens and attention.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vitrail.comparison import Comparison, compare, compare_case
-from vitrail.errors import CheckpointError
+from vitrail.errors import CheckpointError, UserError
 from vitrail.explain.outputs import outputs_of, sequence_outputs_of
-from vitrail.golden import Case, read_case
+from vitrail.golden import Case, is_main, read_case
 from vitrail.model import Model
 from vitrail.peers import Peer, peer_outputs
 from vitrail.tasks.classify import Classify
+from vitrail.verification import Verdict, Verification
 from vitrail.weights.checkpoint import Checkpoint, Held
 from vitrail.weights.convert import loaded_from
 from vitrail.weights.files.containers import open_checkpoint
@@ -34,16 +35,10 @@ from vitrail.weights.formats.torch_transformer import (
 from vitrail.weights.load import Inspected, Loaded, inspect_checkpoint, read_inspected
 from vitrail.weights.mapping import Match, read_all
 from vitrail.weights.modelfile import (
-    Certificate,
-    is_model_file,
     load_model,
-    save_model,
-    versions,
 )
+from vitrail.weights.origin import insist_nothing_given, own_file
 from vitrail.weights.reader import Given
-
-Verdict = Literal["equal", "whole", "differs", "incomplete"]
-"""Equal to the reference; whole, with nothing to compare; not equal; tensors amiss."""
 
 Outputs = Mapping[str, Tensor]
 
@@ -53,84 +48,6 @@ PEER_TOLERANCE = 2e-6
 PEER_ATTENTION_TOLERANCE = 1e-5
 """The same for attention: Swin v2's cosine scores are multiplied by up to 100 before the softmax,
 and one implementation alone differs from itself in float64 by 5e-6."""
-
-
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """What was found.
-
-    Attributes:
-        format: Name of the format.
-        variant: The published variant with these sizes, or empty.
-        source: Path or hub id.
-        licence: Licence of the weights, and who says so.
-        shapes: Shape of every tensor in the file.
-        parameters: Number of values that the model takes from it.
-        match: Which tensors are used, unknown, missing, wrong, or need not be there.
-        notes: What was inferred and from what.
-        verdict: The result.
-        reference: What the outputs were compared with, or empty.
-        comparisons: Output by output.
-        not_compared: Outputs of the reference that this model does not give.
-        suspects: Square matrices whose transposition would make the outputs right.
-    """
-
-    format: str
-    variant: str
-    source: str
-    licence: str
-    shapes: Mapping[str, tuple[int, ...]]
-    parameters: int
-    match: Match
-    notes: tuple[str, ...]
-    verdict: Verdict
-    reference: str = ""
-    comparisons: tuple[Comparison, ...] = ()
-    not_compared: tuple[str, ...] = ()
-    suspects: tuple[str, ...] = ()
-
-    @property
-    def max_abs(self) -> float | None:
-        """Largest absolute difference of all outputs; None where nothing was compared."""
-        return max((c.max_abs for c in self.comparisons), default=None)
-
-    @property
-    def max_rel(self) -> float | None:
-        """Largest relative difference of all outputs."""
-        return max((c.max_rel for c in self.comparisons), default=None)
-
-    @property
-    def passed(self) -> bool:
-        """Whether nothing falls short."""
-        return self.verdict in ("equal", "whole")
-
-    def table(self) -> dict[str, Any]:
-        """All of it, for JSON; the lists of tensors stand at the top."""
-        own = asdict(self)
-        shapes = {name: list(shape) for name, shape in self.shapes.items()}
-        own |= {"tensors": len(shapes), "shapes": shapes}
-        return own | own.pop("match") | {"max_abs": self.max_abs, "max_rel": self.max_rel}
-
-
-def seal_certificate(path: Path, found: Verification) -> None:
-    """Write a verification into the header of a model file.
-
-    Raises:
-        CheckpointError: not a model file of ours.
-    """
-    if found.format != "vitrail":
-        raise CheckpointError(
-            f"{path}: --seal writes into a vitrail model file; make one first with "
-            f"`vitrail convert {path} --to vitrail`"
-        )
-    model, provenance = load_model(path)
-    certificate = Certificate(
-        verdict=found.verdict,
-        reference=found.reference,
-        max_abs={c.output: c.max_abs for c in found.comparisons},
-        versions=versions(),
-    )
-    save_model(model, path, provenance.model_copy(update={"certificate": certificate}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +62,7 @@ class _Subject:
     tensors: Mapping[str, tuple[int, ...]]
     match: Match
     run: Callable[[Outputs], dict[str, Tensor]]
+    inputs: frozenset[str] = frozenset({"input"})
     loaded: Callable[[], Loaded] | None = None
     inspected: Inspected | None = None
 
@@ -167,11 +85,16 @@ def verify(
         sizes: Heights and widths of these images; by default the model's own size.
 
     Raises:
-        CheckpointError: the file cannot be read at all, or its format is not known.
+        CheckpointError: the file cannot be read at all, its format is not known, or the reference
+            is of another kind of model.
         ModelFileError: a damaged model file of our own.
     """
+    if golden is not None and against is not None:
+        raise CheckpointError("--golden and --against: one reference at a time; leave one away")
+    if sizes and against is None:
+        raise CheckpointError("--size: is for --against; a golden case brings its own images")
     case = read_case(golden) if golden is not None else None
-    subject = _subject(str(source), _with_case(given or Given(), case))
+    subject = _subject_of_case(str(source), given or Given(), case)
     if not subject.match.whole:
         return _report(subject, "incomplete")
     if case is not None:
@@ -181,16 +104,26 @@ def verify(
     return _report(subject, "whole")
 
 
-def _with_case(given: Given, case: Case | None) -> Given:
-    if case is None:
-        return given
-    return given.model_copy(update={"backbone": {**case.given.backbone, **given.backbone}})
+def _subject_of_case(source: str, given: Given, case: Case | None) -> _Subject:
+    """With what the case says of its checkpoint beside the file."""
+    beside: Mapping[str, Any] = {} if case is None else case.given.backbone
+    if case is None or not beside or own_file(source) is not None:
+        return _subject(source, given)
+    with_case = given.model_copy(update={"backbone": {**beside, **given.backbone}})
+    try:
+        return _subject(source, with_case)
+    except UserError as error:
+        raise CheckpointError(
+            f"{error}; {', '.join(beside)} as golden case {case.folder.name} says: is it a case of "
+            "this model?"
+        ) from error
 
 
 def _subject(source: str, given: Given) -> _Subject:
-    path = Path(source)
-    if path.is_file() and is_model_file(path):
-        return _own(path)
+    own, path = own_file(source), Path(source)
+    if own is not None:
+        insist_nothing_given(source, given)
+        return _own(own)
     if path.exists():
         checkpoint = open_checkpoint(path, given.part)
         if recognises_transformer(checkpoint):
@@ -253,6 +186,7 @@ def _transformer(source: str, checkpoint: Checkpoint, given: Given) -> _Subject:
         tensors={name: t.shape for name, t in checkpoint.tensors.items()},
         match=match_transformer(checkpoint, config),
         run=run,
+        inputs=frozenset({"src", "tgt"}),
     )
 
 
@@ -268,16 +202,40 @@ def _classify(model: Model, images: Tensor) -> dict[str, Tensor]:
 
 
 def _beside_case(subject: _Subject, case: Case) -> Verification:
-    rows, rest = compare_case(subject.run(case.inputs), case)
-    within, inspected = bool(rows) and all(row.within for row in rows), subject.inspected
+    found, inspected = _outputs_for(subject, case), subject.inspected
+    rows, rest = compare_case(found, case)
+    if not rows:
+        raise CheckpointError(
+            f"{case.folder}: nothing to compare; the case has "
+            f"{', '.join(case.expected) or 'no outputs'}, this model gives {', '.join(found)}"
+        )
+    within = all(row.within for row in rows)
+    # A head that nobody looked at is not equal to anything.
+    heads = {name for name in case.expected if is_main(name)} | ({"logits"} & found.keys())
+    whole = heads <= {row.output for row in rows}
     return _report(
         subject,
-        "equal" if within else "differs",
+        ("equal" if whole else "partly") if within else "differs",
         reference=f"golden case {case.folder.name}: {case.implementation}",
         comparisons=rows,
         not_compared=rest,
         suspects=() if within or not inspected else transposed(inspected, case),
     )
+
+
+def _outputs_for(subject: _Subject, case: Case) -> dict[str, Tensor]:
+    if not subject.inputs <= case.inputs.keys():
+        raise CheckpointError(
+            f"{case.folder}: a case of another kind of model; its inputs are "
+            f"{', '.join(case.inputs) or 'none'}, this model takes {', '.join(subject.inputs)}"
+        )
+    try:
+        return subject.run(case.inputs)
+    except (RuntimeError, IndexError, ValueError) as error:
+        raise CheckpointError(
+            f"{case.folder}: its inputs do not go through {subject.source} ({error}); is it a case "
+            "of this model?"
+        ) from error
 
 
 def _beside_peer(subject: _Subject, peer: Peer, sizes: Sequence[tuple[int, int]]) -> Verification:
@@ -293,7 +251,8 @@ def _beside_peer(subject: _Subject, peer: Peer, sizes: Sequence[tuple[int, int]]
         for name, expected in theirs.items():
             share = PEER_ATTENTION_TOLERANCE if name.startswith("attn") else PEER_TOLERANCE
             atol = share * max(expected.abs().max().item(), 1.0)
-            rows.append(compare(f"{height}x{width}", name, ours[name], expected, atol=atol))
+            if name in ours:
+                rows.append(compare(f"{height}x{width}", name, ours[name], expected, atol=atol))
     within = all(row.within for row in rows)
     return _report(
         subject,
@@ -345,7 +304,7 @@ def transposed(inspected: Inspected, case: Case) -> tuple[str, ...]:
             state = read_all(inspected.entries, held)
             loaded = Loaded("", "", inspected.described, state, inspected.match, "")
             rows, _ = compare_case(_run(loaded, case.inputs), case)
-            if all(row.within for row in rows):
+            if rows and all(row.within for row in rows):
                 found.append(name)
                 break
     return tuple(found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from pictures import QUICK, in_memory, write_folder, write_multilabel
 from presets import PRESETS, preset_model
 from tiny import ListDataset, photo, randomise, tiny_config, tiny_model
 from vitrail.backbones.swin import SwinConfig, SwinV2Config
+from vitrail.backbones.vit import PatchStemConfig
 from vitrail.config import build, override
 from vitrail.data.dataset import Source
 from vitrail.data.open import open_images, open_labelled
@@ -35,9 +37,11 @@ from vitrail.train.carry import carry, keeps_head
 from vitrail.train.recipe import Recipe
 from vitrail.train.run import Event, Said, TrainResult, train
 from vitrail.train.start import Start, fit_to_data, start_file
+from vitrail.weights.convert import loaded_from, write_loaded
 from vitrail.weights.load import load_checkpoint
 from vitrail.weights.modelfile import Provenance, load_model, save_model
 from vitrail.weights.origin import Origin, open_origin
+from vitrail.weights.reader import Given
 
 WEIGHTS = ("weights.file=unused",)
 
@@ -173,6 +177,24 @@ def test_a_representation_layer_stays_or_goes_with_its_head() -> None:
     gone = fit_to_data(origin_of(model), recipe_of(), source_of(("x", "y", "z")))
     assert gone.model.task.config.hidden is None
     assert rows_of(gone)["task.pre_logits"] == ("2 tensors", "left out with the head")
+
+
+def test_numbers_of_a_foreign_file_are_no_names() -> None:
+    origin = replace(origin_of(tiny_model(("0", "1", "2"))), named=False)
+    start = fit_to_data(origin, recipe_of(), source_of(("0", "1", "2")))
+    assert rows_of(start)["task.head"][1] == (
+        "new: the file numbers its classes, it does not name them"
+    )
+    assert not any(p.any() for p in start.model.task.parameters())
+
+
+def test_who_names_classes(tmp_path: Path) -> None:
+    model = tiny_model(("0", "1", "2"), tiny_config(stem=PatchStemConfig(patch_size=4)))
+    ours = save_model(model, tmp_path / "m.safetensors", Provenance())
+    assert open_origin(str(ours)).named
+    write_loaded(loaded_from(model, "m", ""), "timm", tmp_path / "timm")
+    assert not open_origin(str(tmp_path / "timm")).named
+    assert open_origin(str(tmp_path / "timm"), Given(classes=("0", "1", "2"))).named
 
 
 def test_several_labels_are_another_head_even_with_the_same_classes() -> None:

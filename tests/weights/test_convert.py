@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from small_disk import small_disk
 from tiny import randomise, tiny_config, tiny_model
 from vitrail.backbones.vit import PatchStemConfig
 from vitrail.errors import CheckpointError
@@ -92,3 +93,27 @@ def test_only_classifiers_are_written_for_others(tmp_path: Path) -> None:
 def test_default_names(source: str, to: str, name: str) -> None:
     assert default_out(source, to) == Path(name)
     assert to in TARGETS
+
+
+def test_nothing_is_left_of_a_folder_that_does_not_fit(tmp_path: Path) -> None:
+    path = save_model(tiny_model(backbone=CONFIG), tmp_path / "m.safetensors", Provenance())
+    with small_disk(tmp_path / "disk", 16) as disk:
+        for to in ("timm", "hf"):
+            with pytest.raises(CheckpointError, match=rf"disk/{to}/.*cannot write"):
+                convert(str(path), to, disk / to)
+        assert list(disk.iterdir()) == []
+
+
+def test_a_model_file_is_copied_with_its_history(tmp_path: Path) -> None:
+    history = Provenance(data="photos", seed=3, metrics={"top1": 0.5}, licence="MIT")
+    path = save_model(tiny_model(), tmp_path / "m.safetensors", history)
+    (out,) = convert(str(path), "vitrail", tmp_path / "again.safetensors")
+    assert load_model(out)[1] == history
+
+
+def test_what_is_said_beside_a_model_file_is_not_passed_over(tmp_path: Path) -> None:
+    path = save_model(tiny_model(), tmp_path / "m.safetensors", Provenance())
+    with pytest.raises(CheckpointError, match="leave away what is given of its backbone and class"):
+        convert(
+            str(path), "timm", tmp_path / "o", Given(backbone={"heads": 9}, classes=("a", "b", "c"))
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -21,7 +22,7 @@ from vitrail.backbones.backbone import Backbone
 from vitrail.data.dataset import Dataset, Source, Subset
 from vitrail.data.loader import Loader, Workers
 from vitrail.data.order import Sequential
-from vitrail.errors import DataError
+from vitrail.errors import BadSampleError, DataError, ModelFileError
 from vitrail.model import Model
 from vitrail.types import Skipped
 from vitrail.weights.modelfile import write_atomically
@@ -91,6 +92,23 @@ def at_most(source: Source, limit: int, seed: int) -> dict[str, Dataset]:
     return parts
 
 
+def digest_of(parts: dict[str, Dataset]) -> str:
+    """SHA-256 of all that is looked at: ids, labels and stored bytes.
+
+    The fingerprint of the data is not enough: an image may change and keep its size.
+    """
+    digest = hashlib.sha256()
+    for name, part in parts.items():
+        digest.update(json.dumps([name, part.classes]).encode())
+        for index, (sample, target) in enumerate(zip(part.ids, part.targets, strict=True)):
+            digest.update(json.dumps([sample, target]).encode())
+            try:
+                digest.update(hashlib.sha256(part.read_bytes(index)).digest())
+            except (BadSampleError, OSError) as error:  # it will be quarantined
+                digest.update(str(error).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
 def cache_file(folder: Path, *key: object) -> Path:
     """The file whose name says what all features in it depend on."""
     text = json.dumps([str(part) for part in key])
@@ -104,7 +122,6 @@ def features_of(parts: dict[str, Dataset], extraction: Extraction, cache: Path) 
 
     Raises:
         DataError: no image of a part can be read.
-        ModelFileError: the cache cannot be written.
     """
     kept = _read(cache)
     if kept is not None:
@@ -119,7 +136,8 @@ def features_of(parts: dict[str, Dataset], extraction: Extraction, cache: Path) 
         if not len(found[name].labels):
             raise DataError(f"no image of the {name} part can be read; `vitrail check` lists why")
     fresh = FeatureSet(found, tuple(bad), cached=False)
-    _write(cache, fresh)
+    with suppress(ModelFileError):  # what was computed is worth more than a place to keep it
+        _write(cache, fresh)
     return fresh
 
 

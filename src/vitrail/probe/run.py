@@ -38,12 +38,13 @@ from vitrail.probe.features import (
     Progress,
     at_most,
     cache_file,
+    digest_of,
     features_of,
 )
 from vitrail.probe.verdict import Verdict, judge
 from vitrail.tasks.classify import ClassifyConfig
 from vitrail.weights.modelfile import versions
-from vitrail.weights.origin import Origin, open_origin
+from vitrail.weights.origin import Origin, insist_nothing_given, open_origin
 from vitrail.weights.reader import Given
 
 LIMIT = 10_000
@@ -144,7 +145,7 @@ def probe(  # noqa: PLR0913 one argument an option of the command line
         workers: How images are decoded; measured by default.
         device: As in a recipe.
         cache: Folder for features, so that a second call computes none; the user's cache by
-            default. Nothing is ever removed there.
+            default. Nothing is ever removed there; where it cannot be written, nothing is kept.
         progress: Told the images done, of how many.
 
     Raises:
@@ -161,7 +162,7 @@ def probe(  # noqa: PLR0913 one argument an option of the command line
     key = cache_file(
         cache or _user_cache(),
         *(origin.sha256, origin.backbone.model_dump_json(), preprocess),
-        *(source.fingerprint, source.published, seed, limit, versions()["vitrail"]),
+        *(digest_of(parts), versions()),
     )
     extraction = Extraction(model, random, batch_size, workers or Auto(), progress)
     features = features_of(parts, extraction, key)
@@ -230,6 +231,7 @@ def _origin(weights: str, given: Given | None) -> Origin:
     """The weights; those of a variant's name are fresh."""
     if weights not in VARIANTS or Path(weights).exists():
         return open_origin(weights, given)
+    insist_nothing_given(weights, given or Given())
     torch.manual_seed(0)  # pyright: ignore[reportUnknownMemberType]
     model = create_model(weights)
     return Origin(

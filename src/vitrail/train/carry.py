@@ -154,9 +154,9 @@ def _carry_task(origin: Origin, model: Model) -> list[Carried]:
     found = {group: _count(names) for group, names in groups.items()}
     assert isinstance(model.task, Classify | Transcribe)
     new = model.task.config
-    if old is not None and keeps_head(old, new):
+    if old is not None and origin.named and keeps_head(old, new):
         return _keep_head(old, model, state, found)
-    why = _why_new(old, new)
+    why = _why_new(origin, new)
     rows = [
         Carried(f"task.{name}", found.get(name, "nothing"), f"new: {why}")
         for name, _ in model.task.named_children()
@@ -185,11 +185,14 @@ def _keep_head(
     return [Carried(f"task.{name}", text, done[name]) for name, text in found.items()]
 
 
-def _why_new(old: TaskConfig | None, new: TaskConfig) -> str:
+def _why_new(origin: Origin, new: TaskConfig) -> str:
+    old = origin.task
     match old, new:
         case None, _:
             return "the file has no head"
         case ClassifyConfig(), ClassifyConfig() if set(old.classes) == set(new.classes):
+            if not origin.named:
+                return "the file numbers its classes, it does not name them"
             return "one label an image and several need different heads"
         case ClassifyConfig(), ClassifyConfig():
             return f"the data's {len(new.classes)} classes instead of {len(old.classes)} others"

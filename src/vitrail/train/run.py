@@ -167,6 +167,13 @@ def train(  # noqa: PLR0913 one argument an option of the command line
     listener(Said(f"recipe: {chosen.name} ({chosen.reason}); model {chosen.recipe.model.name}"))
     if start is not None:
         listener(Said(start.describe()))
+    elif chosen.recipe.optim.method != "full":
+        listener(
+            Said(
+                f"optim.method = '{chosen.recipe.optim.method}' lets fresh weights rest that "
+                "nobody has trained; --weights FILE gives others"
+            )
+        )
     # What cannot be built is said before anything is written.
     with torch.device("meta"):
         planned = Model(run_model_config(chosen.recipe, source, start.origin if start else None))

@@ -81,7 +81,7 @@ def read_origin(recipe: Recipe) -> Origin | None:
     except CheckpointError as error:
         # Beside a recipe, what a file does not tell is given under other names.
         text = str(error).replace("give --set ", "give --set weights.backbone.")
-        raise CheckpointError(text.replace("--variant NAME", "--model NAME")) from error
+        raise CheckpointError(text.replace("--variant", "--model")) from error
     if wanted.sha256 not in ("", origin.sha256):
         raise UserError(
             f"weights.file = '{wanted.file}': its SHA-256 is {origin.sha256[:16]}..., not "
@@ -144,7 +144,7 @@ def run_model_config(recipe: Recipe, source: Source, origin: Origin | None = Non
         ConfigError: an unknown name or key, or an image size that the model cannot take.
     """
     wanted = recipe.model
-    task = _task_config(recipe, source, None if origin is None else origin.task)
+    task = _task_config(recipe, source, origin.task if origin and origin.named else None)
     if origin is None:
         name, config = wanted.name, model_config(wanted.name, task)
     else:

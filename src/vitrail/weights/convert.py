@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 from torch import Tensor
 
-from vitrail.errors import CheckpointError
+from vitrail.errors import CheckpointError, UserError
 from vitrail.model import Model
 from vitrail.tasks.classify import ClassifyConfig
 from vitrail.weights.formats import WRITERS
@@ -14,12 +16,12 @@ from vitrail.weights.load import Loaded, load_checkpoint, stated_licence
 from vitrail.weights.mapping import Match
 from vitrail.weights.modelfile import (
     Provenance,
-    is_model_file,
     load_model,
-    resolve_model,
     save_model,
+    sync_folder,
     versions,
 )
+from vitrail.weights.origin import insist_nothing_given, own_file
 from vitrail.weights.reader import Described, Given
 
 TARGETS = ("vitrail", "timm", "hf", "google", "official", "torchvision")
@@ -49,15 +51,42 @@ def convert(source: str, to: str, out: Path, given: Given | None = None) -> list
         CheckpointError: the source cannot be read, `out` exists, or the format cannot express the
             model; the reason is named.
     """
-    if out.exists():
+    if out.exists() or out.is_symlink():
         raise CheckpointError(f"{out}: exists already; give another --out")
-    return write_loaded(_load(source, given), to, out)
+    own = own_file(source)
+    if own is None:
+        return _write_whole(load_checkpoint(source, given), to, out)
+    insist_nothing_given(source, given or Given())
+    model, provenance = load_model(own)
+    if to == "vitrail":  # the same model: what it was trained on and how it was measured stays true
+        return [save_model(model, out, provenance)]
+    return _write_whole(loaded_from(model, source, provenance.licence), to, out)
+
+
+def _write_whole(loaded: Loaded, to: str, out: Path) -> list[Path]:
+    """A folder appears as a whole, as single files do: never without one of its files."""
+    if to in SUFFIXES:
+        return write_loaded(loaded, to, out)
+    beside = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        written = write_loaded(loaded, to, beside)
+        beside.rename(out)
+        sync_folder(out.parent)
+    except UserError as error:
+        raise CheckpointError(str(error).replace(str(beside), str(out))) from error
+    except OSError as error:
+        raise CheckpointError(
+            f"{out}: cannot write ({error.strerror}); free space or give another --out"
+        ) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return [out / path.relative_to(beside) for path in written]
 
 
 def default_out(source: str, to: str) -> Path:
     """A name in the working folder, made of the source's and the format's."""
     path = Path(source.removeprefix("hf-hub:"))
-    stem = path.name
+    stem = path.name or path.absolute().name
     for suffix in (".tar", ".safetensors", ".pth", ".pt", ".bin", ".npz"):
         stem = stem.removesuffix(suffix)
     if stem in ("model", "pytorch_model", "checkpoint"):  # what the folder holds is in its name
@@ -129,13 +158,3 @@ def loaded_from(model: Model, source: str, licence: str) -> Loaded:
     state = model.state_dict()
     match = Match(tuple(state), (), (), {}, (), ())
     return Loaded(source, "vitrail", described, state, match, licence)
-
-
-def _load(source: str, given: Given | None) -> Loaded:
-    path = Path(source)
-    if path.is_dir() and (path / "run.json").is_file():
-        path = resolve_model(source)
-    if path.is_file() and is_model_file(path):
-        model, provenance = load_model(path)
-        return loaded_from(model, str(path), provenance.licence)
-    return load_checkpoint(source, given)

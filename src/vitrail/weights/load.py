@@ -23,6 +23,9 @@ from vitrail.weights.hub import fetch, is_hub_id
 from vitrail.weights.mapping import Derived, Entry, Match, match, read_all
 from vitrail.weights.reader import Described, Given, Reader
 
+UNSTATED = "not stated"
+"""Begins what is said where no licence comes with the weights."""
+
 STATED = " (stated with the weights)"
 """Follows a licence that comes with the file itself."""
 
@@ -206,7 +209,7 @@ def backbone_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def stated_licence(licence: str) -> str:
     """The licence without who says so; empty where the weights came with none."""
-    return licence.removesuffix(STATED) if licence.endswith(STATED) else ""
+    return "" if licence.startswith(UNSTATED) else licence.removesuffix(STATED)
 
 
 def licence_of(checkpoint: Checkpoint, reader: Reader) -> str:
@@ -216,4 +219,4 @@ def licence_of(checkpoint: Checkpoint, reader: Reader) -> str:
     stated = own or checkpoint.metadata.get("license") or checkpoint.metadata.get("licence")
     if isinstance(stated, str) and stated:
         return f"{stated}{STATED}"
-    return f"not stated; {reader.name} weights of the publisher are {reader.publisher_licence}"
+    return f"{UNSTATED}; {reader.name} weights of the publisher are {reader.publisher_licence}"

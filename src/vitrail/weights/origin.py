@@ -6,17 +6,16 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
-import safetensors
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from vitrail.backbones import VARIANTS, BackboneConfig
 from vitrail.data.preprocess import Preprocess
+from vitrail.errors import CheckpointError
 from vitrail.tasks import TaskConfig
-from vitrail.weights.modelfile import load_model, resolve_model
+from vitrail.tasks.classify import ClassifyConfig
+from vitrail.weights.modelfile import is_model_file, load_model, resolve_model
 from vitrail.weights.reader import Given
 
 
@@ -33,6 +32,8 @@ class Origin:
         state: Weights by the names of `Model`: `backbone.*`, and `task.*` where there is a head.
         licence: Of the weights.
         sha256: Of the file as `sha256sum` gives it; of folders and hub ids, of the tensors.
+        named: Whether its classes have names. Numbers in a foreign file are none: data with
+            folders 0 to 9 need not be what it was trained on.
         seed: Seed of its data split, for a model of ours; 0 for others.
         fingerprint: Of the data that it was trained on, for a model of ours.
     """
@@ -45,6 +46,7 @@ class Origin:
     state: dict[str, Tensor]
     licence: str
     sha256: str
+    named: bool = True
     seed: int = 0
     fingerprint: str = ""
 
@@ -59,11 +61,14 @@ def open_origin(source: str, given: Given | None = None) -> Origin:
     Raises:
         UserError: nothing there, damaged, of no known format, or incomplete.
     """
-    own = _own_file(source)
-    return _foreign(source, given or Given()) if own is None else _own(source, own)
+    own, given = own_file(source), given or Given()
+    if own is None:
+        return _foreign(source, given)
+    insist_nothing_given(source, given)
+    return _own(source, own)
 
 
-def _own_file(source: str) -> Path | None:
+def own_file(source: str) -> Path | None:
     """The model file of ours that is meant; None for anything else.
 
     Raises:
@@ -73,15 +78,21 @@ def _own_file(source: str) -> Path | None:
     if (path / "run.json").is_file() or (source in VARIANTS and not path.exists()):
         return resolve_model(source)
     path = path / "model.safetensors" if path.is_dir() else path
-    return path if _is_sealed(path) else None
+    return path if path.is_file() and is_model_file(path) else None
 
 
-def _is_sealed(path: Path) -> bool:
-    try:
-        with cast("Any", safetensors.safe_open(path, framework="pt")) as file:
-            return "vitrail" in (file.metadata() or {})
-    except (SafetensorError, OSError):
-        return False
+def insist_nothing_given(source: str, given: Given) -> None:
+    """A model file tells all; what a person says beside it would be passed over in silence.
+
+    Raises:
+        CheckpointError: something is given.
+    """
+    said = [name for name, value in given.model_dump().items() if value]
+    if said:
+        raise CheckpointError(
+            f"{source}: a vitrail model file says itself what it is; leave away what is given of "
+            f"its {' and '.join(said)}"
+        )
 
 
 def _own(source: str, path: Path) -> Origin:
@@ -122,7 +133,14 @@ def _foreign(source: str, given: Given) -> Origin:
         state=dict(loaded.state),
         licence=loaded.licence,
         sha256=digest,
+        named=bool(given.classes) or not _numbered(described.task),
     )
+
+
+def _numbered(task: TaskConfig | None) -> bool:
+    if not isinstance(task, ClassifyConfig):
+        return False
+    return task.classes == tuple(map(str, range(len(task.classes))))
 
 
 def hash_of(state: Mapping[str, Tensor]) -> str:

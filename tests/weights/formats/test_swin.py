@@ -141,6 +141,25 @@ def test_windows_that_were_shrunk(v2: Checkpoint, side: int, tmp_path: Path) -> 
     assert again.described.backbone == config
 
 
+@pytest.mark.parametrize("size", [(64, 16), (16, 64)])
+@pytest.mark.parametrize("name", ["swin_v1", "swin_v2"])
+def test_masks_of_an_oblong_with_as_many_windows_as_a_square(
+    name: str, size: tuple[int, int], tmp_path: Path
+) -> None:
+    """2 x 8 windows as 4 x 4: the values tell what their number does not."""
+    found = read(SwinReader, case(name)[0])
+    config = found.described.backbone
+    assert isinstance(config, SwinConfig | SwinV2Config)
+    config = type(config).model_validate(config.model_dump() | {"image_size": size})
+    file = written(found, tmp_path, config)
+    given, mask = Given(backbone={"image_size": size}), "layers.0.blocks.1.attn_mask"
+    assert read(SwinReader, file, given).described.backbone == config
+    turned = {**file.tensors, mask: Held(file.tensors[mask].read().flip(0))}
+    assert mask in told(SwinReader, replace(file, tensors=turned), given)
+    assert mask in told(SwinReader, file, Given(backbone={"image_size": [32, 32]}))
+    assert told(SwinReader, open_checkpoint(case(name)[0]), given) == ""
+
+
 def test_absolute_positions_are_stretched(v1: Checkpoint) -> None:
     table = torch.randn(1, 256, 16)
     tensors = {**v1.tensors, "absolute_pos_embed": Held(table)}

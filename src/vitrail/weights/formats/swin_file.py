@@ -128,12 +128,10 @@ class SwinFile:
     def derived(self, config: AnySwin) -> list[Derived]:
         """Buffers of all blocks; their values where the file has them in the right shape."""
         found: list[Derived] = []
-        image = self.image(config.patch_size)
+        grids = self._grids(config)
         for stage, depth in enumerate(self.depths):
             window = self.windows[stage] or config.windows[stage].size
-            stride = config.strides[stage]
-            grid = (image // stride, image // stride) if image else config.grids[stage]
-            values = _Values(self.checkpoint)
+            grid, values = grids[stage], _Values(self.checkpoint)
             before = self.pretrained(stage) if self.v2 else None
             for block in range(depth):
                 name = f"{self.stem}layers.{stage}.blocks.{block}."
@@ -143,6 +141,30 @@ class SwinFile:
                 if block % 2 and self.windows[stage] and not self.dense:
                     found += values.mask(name + MASK, window, grid)
         return found
+
+    def _grids(self, config: AnySwin) -> tuple[Grid, ...]:
+        """Maps for which the masks were made: of a square image, unless those of ours fit better.
+
+        As many windows as a square has may also lie in an oblong, 2 x 8 for 4 x 4.
+        """
+        image = self.image(config.patch_size)
+        if image is None or config.image_size == (image, image):
+            return config.grids
+        square = tuple((image // stride, image // stride) for stride in config.strides)
+        return max((square, config.grids), key=self._fitting)
+
+    def _fitting(self, grids: tuple[Grid, ...]) -> int:
+        """How many masks of the file are those of such maps."""
+        count = 0
+        for stage, grid in enumerate(grids):
+            values, window = _Values(self.checkpoint), self.windows[stage]
+            if window is None:
+                continue
+            for name in self.named(stage, MASK):
+                stored = self.checkpoint.tensors[name]
+                for item in values.mask(name, window, grid):
+                    count += item.value is not None and torch.equal(item.value, stored.read())
+        return count
 
     def _blocks(self, stage: int, name: str) -> Iterator[str]:
         for block in range(self.depths[stage]):
