@@ -50,7 +50,10 @@ class Case:
     @property
     def given(self) -> Given:
         """What the case says of its checkpoint beside the file."""
-        return Given(backbone=_beside(self.format, str(self.table.get("family")), self.config))
+        family, bare = str(self.table.get("family")), not (self.folder / "config.json").is_file()
+        if self.format == "timm" and bare:
+            return Given(backbone=_timm(self.config))
+        return Given(backbone=_beside(self.format, family, self.config))
 
     @property
     def implementation(self) -> str:
@@ -103,17 +106,17 @@ def _beside(format_: str, family: str, config: Mapping[str, Any]) -> dict[str, A
         return {}
     if family == "transformer":
         return _transformer(config)
-    fields: dict[str, Any] = {}
     if family in ("swin", "swinv2"):
-        fields["window"] = config["window_size"]
-        fields["image_size"] = config["image_size"]
-        if "pretrained_window_sizes" in config:
-            fields["pretrained_windows"] = config["pretrained_window_sizes"]
-        if "num_heads" in config:
-            fields["heads"] = config["num_heads"]
-        return fields
+        return _swin(config)
+    fields: dict[str, Any] = {}
     if "heads" in config:
         fields["heads"] = config["heads"]
+    if format_ == "bigvision-npz":
+        # Without its table or its token, such a file is another whole model.
+        fields |= {"positions": {"kind": "learned_1d"}} if config.get("posemb") == "learn" else {}
+        fields |= {"class_token": True} if config.get("pooling") == "tok" else {}
+    elif format_ == "google-npz":
+        fields["positions"] = {"kind": "learned_1d"}
     size = _table_size(config)
     if size is not None and (size[0] != size[1] or config.get("posemb") == "sincos2d"):
         fields["image_size"] = size
@@ -127,6 +130,28 @@ def _table_size(config: Mapping[str, Any]) -> list[int] | None:
         return [side * patch for side in cast("list[int]", grid)]
     size = config.get("image_size")
     return cast("list[int]", size) if isinstance(size, list) else None
+
+
+def _swin(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Windows and image size, which the file has only where its buffers were kept."""
+    names = {
+        "window_size": "window",
+        "image_size": "image_size",
+        "pretrained_window_sizes": "pretrained_windows",
+        "num_heads": "heads",
+    }
+    fields = {ours: config[theirs] for theirs, ours in names.items() if theirs in config}
+    absolute = {"positions": "absolute_and_relative"} if config.get("absolute_pos_embed") else {}
+    return fields | absolute
+
+
+def _timm(config: Mapping[str, Any]) -> dict[str, Any]:
+    """From timm's arguments, where no `config.json` stands beside the weights."""
+    arguments: Mapping[str, Any] = config.get("timm_kwargs", {})
+    names = {"num_heads": "heads", "window_size": "window"}
+    fields = {ours: arguments[theirs] for theirs, ours in names.items() if theirs in arguments}
+    size = config.get("input_size")
+    return fields | ({"image_size": size} if isinstance(size, list) else {})
 
 
 def _transformer(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -228,6 +228,22 @@ def test_computed_positions_need_the_image_size() -> None:
     assert "image_size" in refusal(BigVision, checkpoint, image_size="large")
 
 
+@pytest.mark.parametrize("name", ["tok", "sines_tok"])
+def test_a_class_token_that_was_told_of_is_missed(name: str) -> None:
+    theirs = under("params/", flat(CONFIGS[name], model_of(CONFIGS[name])[1]))
+    del theirs["params/cls"]
+    given = given_of(CONFIGS[name]) | {"class_token": True}
+    assert "params/cls" in refusal(BigVision, held(theirs, "npz"), **given)
+
+
+def test_a_table_that_was_told_of_is_missed() -> None:
+    theirs = under("params/", flat(CONFIGS["gap"], model_of(CONFIGS["gap"])[1]))
+    given = {"image_size": (24, 24), "positions": {"kind": "learned_1d"}}
+    assert read(BigVision, held(theirs, "npz"), **given)[0].backbone == CONFIGS["gap"]
+    del theirs["params/pos_embedding"]
+    assert "params/pos_embedding" in refusal(BigVision, held(theirs, "npz"), **given)
+
+
 def test_stacks_that_disagree() -> None:
     config = vit("mean")
     theirs = under("params/", stacked(flat(config, model_of(config)[1]), 2))

@@ -111,6 +111,9 @@ def test_names_of_old_files(tmp_path: Path) -> None:
     assert len(old.keys() - checkpoint.tensors.keys()) == 8
     found = inspect_opened(replace(checkpoint, tensors=old), Given(backbone={"heads": 2}), "x")
     assert found.match.whole
+    bias = "encoder.layers.encoder_layer_0.mlp.linear_1.bias"
+    rest = {name: tensor for name, tensor in old.items() if name != bias}
+    assert bias in said(checkpoint, rest, Given(backbone={"heads": 2}))
 
 
 def test_resnets_that_do_not_count_batches(tmp_path: Path) -> None:

@@ -71,7 +71,8 @@ class BigVision(Reader):
             if learned
             else SineCosine2dConfig()
         )
-        class_token = tower.at("cls") in self.checkpoint.tensors
+        told = given.backbone.get("class_token") is True
+        class_token = told or tower.at("cls") in self.checkpoint.tensors
         attended = self.any(tower.at(_POOL))
         known: dict[str, Any] = {
             "image_size": (grid[0] * patch, grid[1] * patch),
@@ -88,14 +89,14 @@ class BigVision(Reader):
         }
         config, variant, notes = settle(ViTConfig, known, {}, given, self.checkpoint)
         insist_told(self.checkpoint, config, known, ())
-        told = "tanh GELU, LayerNorm eps 1e-6 and preprocessing as big_vision has"
+        rules = "tanh GELU, LayerNorm eps 1e-6 and preprocessing as big_vision has"
         computed = () if learned else ("no position table: sines and cosines of the grid",)
         return Described(
             backbone=config,
             task=flax.head_config(self, tower, given),
             preprocess=flax.preprocess(config.image_size),
             variant=variant,
-            notes=(*notes, told, *computed),
+            notes=(*notes, rules, *computed),
         )
 
     def entries(self, described: Described) -> list[Entry]:
@@ -130,6 +131,11 @@ class BigVision(Reader):
             tokens = [tower.at("cls")]
             folds = [0, 1] if tokens[0] in self.checkpoint.tensors else [0]
             return position_grid(self.checkpoint, given, patch, table, folds, tokens)[0]
+        match given.backbone.get("positions"):
+            case {"kind": "learned_1d"}:
+                size = None  # they cannot be computed, whatever the size
+            case _:
+                pass
         if size is None:
             names = " or ".join(f"'{tower.at(name)}'" for name in TABLES)
             raise CheckpointError(

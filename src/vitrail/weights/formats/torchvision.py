@@ -79,10 +79,7 @@ class TorchvisionViTReader(Reader):
     def entries(self, described: Described) -> list[Entry]:
         """The whole table; names of the MLP as this file has them."""
         assert isinstance(described.backbone, ViTConfig)
-        old = any(f".mlp.{n}." in name for name in self.checkpoint.tensors for n in OLD_MLP)
-        return torchvision_vit_entries(
-            described.backbone, described.task, mlp=OLD_MLP if old else ("0", "3")
-        )
+        return torchvision_vit_entries(described.backbone, described.task, mlp=self._mlp())
 
     def _backbone(self, given: Given) -> tuple[ViTConfig, str, tuple[str, ...]]:
         width, patch = self.shape("conv_proj.bias", 1)[0], self.shape("conv_proj.weight", 4)[2]
@@ -111,8 +108,11 @@ class TorchvisionViTReader(Reader):
         return settle(ViTConfig, known, {"heads": "12"}, given, self.checkpoint)
 
     def _hidden(self) -> int:
-        old = f"{LAYER}0.mlp.linear_1.bias"
-        return self.shape(old if old in self.checkpoint.tensors else f"{LAYER}0.mlp.0.bias", 1)[0]
+        return self.shape(f"{LAYER}0.mlp.{self._mlp()[0]}.bias", 1)[0]
+
+    def _mlp(self) -> tuple[str, str]:
+        old = any(f".mlp.{n}." in name for name in self.checkpoint.tensors for n in OLD_MLP)
+        return OLD_MLP if old else ("0", "3")
 
 
 class TorchvisionResNetReader(ResNetReader):
