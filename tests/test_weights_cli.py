@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 
 from parity.cases import FOLDER, NAMES
 from tiny import tiny_model
+from vitrail.weights.convert import write_loaded
+from vitrail.weights.load import load_checkpoint
 from vitrail.weights.modelfile import Provenance, load_model, save_model
 
 Run = Callable[..., Any]
@@ -137,3 +140,15 @@ def test_what_cannot_be_sealed_is_said_before_anything_is_printed(run: Run) -> N
     found = run("verify", str(FOLDER / "timm_vit"), "--seal", "--json")
     assert (found.code, found.out) == (2, "")
     assert "--seal writes into a vitrail model file" in found.err
+
+
+def test_a_licence_stands_in_the_card_of_a_hugging_face_folder(tmp_path: Path) -> None:
+    loaded = load_checkpoint(FOLDER / "hf_vit")
+    assert "not stated" in loaded.licence
+    write_loaded(loaded, "hf", tmp_path / "none")
+    assert not (tmp_path / "none" / "README.md").exists(), "none was stated"
+    for licence in ("apache-2.0", 'the data owner\'s; trained "here"'):
+        out = tmp_path / licence[:3]
+        write_loaded(replace(loaded, licence=licence), "hf", out)
+        said = load_checkpoint(out).licence
+        assert said == licence.replace('"', "'") + " (stated with the weights)"

@@ -222,8 +222,9 @@ def _card(folder: Path | None) -> dict[str, str]:
         return {}
     text = _head(folder / "README.md", CARD_LIMIT).decode("utf-8", "replace")
     front = re.match(r"\ufeff?---[ \t]*\r?\n(.*?)^---", text, re.DOTALL | re.MULTILINE)
-    licence = re.search(r"^license:[ \t]*([\w.+-]+)", front[1], re.MULTILINE) if front else None
-    return {"license": licence[1]} if licence else {}
+    stated = r"^license:[ \t]*(?:\"([^\"\n\\]+)\"|([\w.+-]+))"
+    licence = re.search(stated, front[1], re.MULTILINE) if front else None
+    return {"license": licence[1] or licence[2]} if licence else {}
 
 
 def _head(path: Path, limit: int) -> bytes:

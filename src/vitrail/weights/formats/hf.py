@@ -236,6 +236,9 @@ def write_folder(
         "preprocessor_config.json": _json(processor_json(described.preprocess)),
         "config.json": _json(table),
     }
+    if described.licence:  # a model card, where the hub and we look for it
+        quoted = described.licence.replace('"', "'")
+        files["README.md"] = f'---\nlicense: "{quoted}"\n---\n'.encode()
     for name, data in files.items():
         write_atomically(folder / name, data)
     return [str(folder / name) for name in files]
