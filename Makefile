@@ -47,6 +47,7 @@ bench: $(VENV)/installed-bench
 
 campaign: $(VENV)/installed-bench
 	$(BIN)/python -m pytest -m campaign
+	$(BIN)/python benchmarks/parity.py
 	$(BIN)/python benchmarks/families.py
 	$(MAKE) bench
 

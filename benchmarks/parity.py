@@ -19,10 +19,11 @@ from vitrail.weights.formats import PendingFormatError
 
 HEAD = """# Parity with the original implementations
 
-Command: `{command}`. Each case is a small checkpoint with random weights in a published format,
-read as it is, with outputs that the original implementation computed from it (float32, CPU). The
-figures are largest absolute differences; allowed is what the case suggests for logits (10 times
-what two implementations of the original differ by), three times that for tokens and attention.
+Command: `{command}`. Each case is a small checkpoint with random weights
+in a published format, read as it is, with outputs that the original implementation computed from
+it (float32, CPU). The figures are largest absolute differences; allowed is what the case suggests
+for logits (10 times what two implementations of the original differ by), three times that for
+tokens and attention.
 
 | case | format | original | logits | tokens | attention | allowed | |
 |---|---|---|---|---|---|---|---|
