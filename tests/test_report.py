@@ -36,8 +36,8 @@ from vitrail.data.preprocess import HALF, CenterCrop, Preprocess
 from vitrail.data.workers import Serial
 from vitrail.errors import BadSampleError
 from vitrail.evaluate import Evaluation
+from vitrail.explain.layers import attention_layers
 from vitrail.explain.positions import describe_positions
-from vitrail.explain.rollout import rolls_out
 from vitrail.metrics.classification import classification_metrics
 from vitrail.model import Model, ModelConfig
 from vitrail.predict import Row
@@ -250,7 +250,7 @@ def test_every_section_is_there(report: str) -> None:
         "95&nbsp;% interval",
         "Most frequent mix-ups",
         "Temperature 1.30",
-        "attention rollout",
+        "conservative propagation",
         "a heuristic",
         "principal components",
         "Each patch has a position vector",
@@ -259,7 +259,7 @@ def test_every_section_is_there(report: str) -> None:
         "abc123",
     ):
         assert text in report, text
-    assert report.count("Attention rollout over") == 12
+    assert report.count("Conservative propagation over") == 12
     assert "2 files were skipped" in report
 
 
@@ -342,10 +342,11 @@ def test_every_family_has_a_whole_report(tmp_path: Path, name: str) -> None:
     text = fabricate(tmp_path, family=PRESETS[name]).read_text("utf-8")
     page = Page(text)
     assert page.open == []
-    rolled = rolls_out(build_backbone(PRESETS[name]))
-    assert text.count("Attention rollout over") == (12 if rolled else 0)
-    assert text.count("Grad-CAM over") == (0 if rolled else 12)
-    assert ("Attention rollout is not shown" in text) != rolled
+    attends = bool(attention_layers(build_backbone(PRESETS[name])))
+    assert text.count("Conservative propagation over") == (12 if attends else 0)
+    assert text.count("Grad-CAM over") == (0 if attends else 12)
+    assert ("has no attention to show" in text) != attends
+    assert ("How far each head looks" in text) == attends
     assert describe_positions(PRESETS[name]) in html.unescape(text)
     assert not re.search(r"<figure class=\"card\">\s*<h3>[^<]*</h3>\s*</figure>", text)
 

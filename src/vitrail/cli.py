@@ -15,6 +15,7 @@ from typing import Any, NoReturn, cast
 import click
 
 from vitrail import __version__
+from vitrail.cli_explain import explain, trace
 from vitrail.cli_weights import convert, probe, verify
 from vitrail.errors import UserError
 from vitrail.options import BATCH, DEVICE, JSON, SET
@@ -77,7 +78,7 @@ def train(  # noqa: PLR0913, PLR0917 one argument an option
     sets: tuple[str, ...],
     as_json: bool,  # noqa: FBT001
 ) -> None:
-    """Train on DATA (a folder, archive, CSV, idx folder, `digits`, `strips`); write a report."""
+    """Train on DATA (a folder, archive, CSV, idx folder, built-in name); write a report."""
     from vitrail.train.run import train as train_run
 
     overrides = list(sets)
@@ -207,6 +208,10 @@ def predict(
         return
     for row in rows:
         click.echo(f"{row.path}  {row.answer}")
+
+
+cli.add_command(explain)
+cli.add_command(trace)
 
 
 @cli.command()

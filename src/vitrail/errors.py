@@ -33,6 +33,10 @@ class CheckpointError(UserError):
     """A checkpoint of another library: damaged, hostile, incomplete, or of no known format."""
 
 
+class ExplainError(UserError):
+    """A look inside that a model does not allow: no such layer or head, or nothing to look at."""
+
+
 class BadSampleError(UserError):
     """One image or label that cannot be used. Never silent: it is skipped, counted and listed."""
 

@@ -22,14 +22,12 @@ from vitrail.config import Config
 from vitrail.data.augment import AugmentConfig
 from vitrail.data.dataset import Source
 from vitrail.evaluate import Evaluation
-from vitrail.explain.filters import stem_filters
-from vitrail.explain.positions import describe_positions, position_similarity, relative_biases
 from vitrail.metrics.classification import ClassificationMetrics
 from vitrail.metrics.transcription import TranscriptionMetrics
 from vitrail.model import Model
 from vitrail.report_figures import Curve, curve_plot
-from vitrail.report_pictures import bias_picture, similarity_picture, tiled
-from vitrail.report_samples import augmented_views, is_grey, percent
+from vitrail.report_inside import inside_context
+from vitrail.report_samples import augmented_views, percent
 from vitrail.types import Skipped
 from vitrail.weights.modelfile import write_atomically
 
@@ -110,8 +108,7 @@ def write_report(
         "augmented": augmented_views(
             model, train, augment, seed=seed, epochs=len(epochs), most=4 if train.text else 6
         ),
-        "positions": _positions(model),
-        "filters": _filters(model, grey=is_grey(train)),
+        **inside_context(model, source),
         "quarantine": _quarantine(run / "quarantine.csv", evaluation.quarantined),
         "most_bad": QUARANTINE,
         "config": _text(run / "config.toml"),
@@ -262,32 +259,6 @@ def _metric_rows(evaluation: Evaluation, names: Names) -> list[dict[str, Any]]:
         for name, (label, meaning) in names.items()
         if name in result.metrics
     ]
-
-
-def _positions(model: Model) -> dict[str, Any]:
-    similarity, biases = position_similarity(model), relative_biases(model)
-    return {
-        "words": describe_positions(model.config.backbone),
-        "grid": None if similarity is None else tuple(similarity.shape[:2]),
-        "similarity": None if similarity is None else similarity_picture(similarity.numpy()),
-        "heads": 0 if biases is None else len(biases),
-        "biases": None if biases is None else bias_picture(biases.numpy()),
-    }
-
-
-def _filters(model: Model, *, grey: bool) -> dict[str, Any] | None:
-    filters = stem_filters(model, grey=grey)
-    if filters is None:
-        return None
-    tiles = filters.images.permute(0, 2, 3, 1).numpy()
-    return {
-        "picture": tiled(tiles, -(-len(tiles) // -(-len(tiles) // 7))),
-        "what": filters.what,
-        "grey": grey,
-        "count": len(tiles),
-        "side": tiles.shape[1],
-        "variance": sum(filters.variance) if filters.variance else None,
-    }
 
 
 def _quarantine(path: Path, test: Sequence[Skipped]) -> list[dict[str, str]]:

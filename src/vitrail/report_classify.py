@@ -13,8 +13,10 @@ from torch import Tensor
 from vitrail.data.dataset import Dataset, Source
 from vitrail.evaluate import Evaluation
 from vitrail.explain.capture import capture
-from vitrail.explain.gradcam import describe_evidence, grad_cam
-from vitrail.explain.rollout import describe_flow, rollout, rolls_out
+from vitrail.explain.gradcam import describe_evidence
+from vitrail.explain.layers import attention_layers
+from vitrail.explain.method import Method
+from vitrail.explain.methods import default_method
 from vitrail.metrics.classification import ClassificationMetrics
 from vitrail.model import Model
 from vitrail.report_figures import reliability_plot
@@ -51,7 +53,7 @@ class Mistake:
             model gives to the side on which it is wrong.
         detail: What else there is to say.
         image: As the model saw it.
-        looked: Where it looked: attention rollout or Grad-CAM, whichever holds for the model.
+        looked: What spoke for the label it gave, by the model's default method.
     """
 
     id: str
@@ -69,6 +71,8 @@ def classification_context(
     """What `classify.html` needs beyond what every report has."""
     task = model.config.task
     assert isinstance(task, ClassifyConfig)
+    method = default_method(model)
+    attends = bool(attention_layers(model))
     mistakes, error = worst_mistakes(model, source.splits["test"], evaluation)
     several = ", several labels an image" if task.multilabel else ""
     return {
@@ -81,9 +85,8 @@ def classification_context(
         "reliability": reliability_plot("reliability", result.reliability, "Reliability"),
         "mistakes": mistakes,
         "capture_error": error,
-        "looking": describe_flow(model.config.backbone)
-        if rolls_out(model.backbone)
-        else describe_evidence(model.config.backbone),
+        "method": method,
+        "looking": "" if attends else describe_evidence(model.config.backbone),
     }
 
 
@@ -153,6 +156,7 @@ def worst_mistakes(
             if found is not None:
                 wrong.append((found, i))
     wrong.sort(key=lambda entry: -entry[0].confidence)
+    method = default_method(model)
     shown: list[Mistake] = []
     worst: float | None = None
     for found, i in wrong:
@@ -161,7 +165,7 @@ def worst_mistakes(
         image = prepared(model, test, i)
         if image is None:
             continue
-        heat, error = _looked_at(model, image, task.classes.index(found.about))
+        heat, error = _looked_at(model, method, image, task.classes.index(found.about))
         worst = worst if error is None else max(worst or 0.0, error)
         shown.append(
             Mistake(
@@ -207,11 +211,14 @@ def _wrong(task: ClassifyConfig, prediction: Classification, true: Sequence[str]
     return _Wrong(sides[worst], worst, named, detail)
 
 
-def _looked_at(model: Model, image: Tensor, about: int) -> tuple[NDArray[Any], float | None]:
-    """Where the model looked in one prepared image, and how exact the attention shown is."""
+def _looked_at(
+    model: Model, method: Method, image: Tensor, about: int
+) -> tuple[NDArray[Any], float | None]:
+    """What spoke for a class in one prepared image, and how exact the attention behind it is."""
     images = image[None].to(next(model.parameters()).device)
-    if not rolls_out(model.backbone):
-        return grad_cam(model, images, [about])[0].cpu().numpy(), None
+    heat: NDArray[Any] = method.explain(model, images, [about])[0].float().numpy(force=True)
+    if not attention_layers(model):
+        return heat, None
     with torch.no_grad(), capture(model) as record:
         model(images)
-    return rollout(model, images)[0].float().cpu().numpy(), record.max_error
+    return heat, record.max_error

@@ -195,6 +195,35 @@ def length_plot(name: str, rows: Sequence[LengthMetrics], cer: float, title: str
         return to_svg(figure, name, title)
 
 
+def distance_plot(
+    name: str, layers: Sequence[str], pixels: Sequence[Sequence[float]], title: str
+) -> str:
+    """Attention distance of every head over the layers, as inline SVG (ViT Fig. 7, right).
+
+    Args:
+        name: Makes the ids of this picture differ from those of the page's others.
+        layers: Names of the layers, first to last.
+        pixels: Mean distance of each head of each layer.
+        title: Stands above the plot and in its accessible name.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    places = range(1, len(layers) + 1)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(4.3, 3.4), layout="constrained")
+        axes = figure.add_subplot()
+        axes.set_title(title)
+        x = [place for place, heads in zip(places, pixels, strict=True) for _ in heads]
+        y = [value for heads in pixels for value in heads]
+        axes.plot(x, y, color=FIRST, marker="o", markersize=4, linestyle="", alpha=0.8)
+        means = [sum(heads) / len(heads) for heads in pixels]
+        axes.plot(places, means, color=SECOND, linewidth=1.2)
+        axes.set(ylabel="pixels", ylim=(0, None), xlim=(0.5, len(layers) + 0.5))
+        axes.set_xticks(list(places), list(layers), rotation=45, ha="right")
+        return to_svg(figure, name, title)
+
+
 def to_svg(figure: Figure, name: str, label: str) -> str:
     """Inline SVG without a size of its own, in the page's font and colours, with ids of its own."""
     buffer = io.StringIO()

@@ -92,6 +92,22 @@ def overlay(pixels: UInt8[np.ndarray, "H W 3"], heat: Float[np.ndarray, "h w"]) 
     return _encode(image, pixelated=False)
 
 
+def reading_picture(maps: Float[np.ndarray, "S h w"], width: int) -> Picture:
+    """One bar a symbol, first symbol on top: how much it looked at each column of the image.
+
+    Args:
+        maps: Attention of each symbol on the grid of places; every bar is scaled by itself.
+        width: Pixels of the image, so that a bar lies below the columns that it speaks of.
+    """
+    columns = maps.sum(axis=1)
+    scaled = columns / np.maximum(columns.max(axis=1, keepdims=True), 1e-12)
+    bars = (255 * _colours(scaled, "inferno")).round().astype(np.uint8)
+    tall = bars.repeat(8, axis=0)
+    return _encode(
+        Image.fromarray(tall).resize((width, len(tall)), Image.Resampling.NEAREST), pixelated=True
+    )
+
+
 def similarity_picture(similarity: Float[np.ndarray, "h w h w"]) -> Maps:
     """A grid of maps, one a patch, in the place of the patch; a large grid shows every n-th.
 

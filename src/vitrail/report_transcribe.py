@@ -12,12 +12,13 @@ import numpy as np
 
 from vitrail.data.dataset import Dataset, Source
 from vitrail.evaluate import Evaluation
+from vitrail.explain.reading import read_text
 from vitrail.metrics.alignment import Pair, align
 from vitrail.metrics.calibration import expected_calibration_error, reliability
 from vitrail.metrics.transcription import TranscriptionMetrics
 from vitrail.model import Model
 from vitrail.report_figures import length_plot, reliability_plot
-from vitrail.report_pictures import Picture, picture
+from vitrail.report_pictures import Picture, picture, reading_picture
 from vitrail.report_samples import as_pixels, prepared
 from vitrail.tasks.transcribe import TranscribeConfig
 from vitrail.types import Transcription
@@ -46,6 +47,7 @@ class Misread:
         pairs: Both, symbol by symbol.
         score: Probability that the model gave to what it wrote.
         image: As the model saw it.
+        looked: Which columns each symbol looked at, the end mark last.
     """
 
     id: str
@@ -54,6 +56,7 @@ class Misread:
     pairs: tuple[Pair, ...]
     score: float
     image: Picture
+    looked: Picture
 
     @property
     def edits(self) -> int:
@@ -185,6 +188,7 @@ def worst_misread(
         image = prepared(model, test, answer.index)
         if image is None:
             continue
+        seen = read_text(model, image[None].to(next(model.parameters()).device))[0]
         shown.append(
             Misread(
                 id=test.ids[answer.index],
@@ -193,6 +197,7 @@ def worst_misread(
                 pairs=answer.pairs,
                 score=answer.score,
                 image=picture(as_pixels(image)),
+                looked=reading_picture(seen.maps.numpy(force=True), image.shape[2]),
             )
         )
     return shown

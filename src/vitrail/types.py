@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 Target = int | tuple[int, ...] | str | None
@@ -27,11 +27,13 @@ class Sample:
         id: Stable name within the data set: a relative path, or `train/123` for array data.
         image: Pixels, RGB, 0 to 255.
         target: What the label file says.
+        evidence: The pixels on which the label rests, where the data know them.
     """
 
     id: str
     image: UInt8[Tensor, "3 H W"]
     target: Target
+    evidence: Bool[Tensor, "H W"] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,6 +136,22 @@ def test_strips_are_built_in() -> None:
         open_source("strips:20-13")
 
 
+def test_planted_is_built_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "planted").mkdir()
+    monkeypatch.chdir(tmp_path)
+    source = open_source("planted", seed=5)
+    assert (source.format, source.published) == ("built-in", ("train", "val", "test"))
+    assert {name: len(part) for name, part in source.splits.items()} == {
+        "train": 20_000,
+        "val": 1_000,
+        "test": 1_000,
+    }
+    assert source.fingerprint == open_source("planted").fingerprint
+    assert open_labelled("planted", split="test").read(3).evidence is not None
+    with pytest.raises(DataError, match=r"\./planted: empty"):
+        open_source("./planted")
+
+
 def test_digits_are_built_in() -> None:
     source = open_source("digits")
     assert source.format == "built-in"

@@ -17,6 +17,7 @@ from vitrail.nn.embedding import (
     SinusoidalPositions,
     TokenEmbedding,
 )
+from vitrail.nn.probe import AttentionWeights, SoftmaxWeights
 from vitrail.nn.sequence_attention import CausalAttention, CrossAttention, SelfAttention
 
 POSITIONS: dict[str, SequencePositions] = {
@@ -214,10 +215,10 @@ def test_the_probe_sees_the_masks() -> None:
     model = decoder()
     seen: list[tuple[float, bool]] = []
 
-    def probe(q: Any, k: Any, v: Any, bias: Any, scale: float, joined: Any) -> None:
-        scores = q @ k.transpose(-2, -1) * scale
-        again = (scores if bias is None else scores + bias).softmax(dim=-1) @ v
-        seen.append(((again - joined).abs().max().item(), bias is not None))
+    def probe(weights: AttentionWeights, v: torch.Tensor, out: torch.Tensor) -> None:
+        assert isinstance(weights, SoftmaxWeights)
+        error = (weights.rows() @ v - out).abs().max().item()
+        seen.append((error, weights.bias is not None))
 
     for block in model.blocks:
         block.attn.probe = block.cross.probe = probe

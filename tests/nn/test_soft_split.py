@@ -92,20 +92,21 @@ def test_attention_is_the_written_out_formula(attention: TokenAttention) -> None
         torch.testing.assert_close(mixed, attention.proj(weights @ v), rtol=1e-5, atol=1e-5)
 
 
-def test_the_probe_sees_what_the_kernel_is_given() -> None:
-    attention = randomise(SoftmaxTokenAttention(12, 8))
+@pytest.mark.parametrize("kind", [0, 1])
+def test_the_probe_sees_what_the_path_amounts_to(kind: int) -> None:
+    """Also for Performer, whose path forms no matrix."""
+    attention = (SoftmaxTokenAttention(12, 8), PerformerTokenAttention(12, 8, features=4))[kind]
+    randomise(attention)
     seen: list[Any] = []
-    attention.probe = lambda *given: seen.append(given)
+    attention.probe = lambda weights, v, out: seen.append((weights, v, out))
     tokens = noise(2, 5, 12)
     with torch.no_grad():
         attention(tokens)
         expected, values = explicit(attention, tokens)
-    q, k, v, bias, scale, out = seen.pop()
-    assert bias is None
-    weights = (q @ k.transpose(-2, -1) * scale).softmax(dim=-1)
-    torch.testing.assert_close(weights, expected[:, None])
+    weights, v, out = seen.pop()
+    torch.testing.assert_close(weights.rows(), expected[:, None])
     torch.testing.assert_close(v, values[:, None])
-    torch.testing.assert_close(weights @ v, out)
+    torch.testing.assert_close(weights.rows() @ v, out)
 
 
 def test_random_features_are_orthogonal_and_stay() -> None:

@@ -12,6 +12,7 @@ from torch import nn
 
 from tiny import randomise
 from vitrail.nn import windows as module
+from vitrail.nn.probe import AttentionWeights
 from vitrail.nn.windows import (
     ContinuousPositions,
     CosineWindowAttention,
@@ -134,18 +135,22 @@ def test_the_probe_sees_the_weights_of_every_window(
     layer, windows = attention(kind, positions), Windows((5, 7), 3, shift)
     seen = []
 
-    def probe(q, k, v, bias, scale, out) -> None:
-        scores = q @ k.mT * scale
-        weights = (scores if bias is None else scores + bias).softmax(dim=-1)
-        torch.testing.assert_close(weights @ v, out, rtol=1e-4, atol=1e-5)
-        seen.append(weights)
+    def probe(weights: AttentionWeights, v: torch.Tensor, out: torch.Tensor) -> None:
+        rows = weights.rows()
+        assert rows.shape == weights.shape
+        torch.testing.assert_close(rows @ v, out, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(weights.rows([1], [3, 0]), rows[:, :, 1:, [3, 0]])
+        seen.append(rows)
 
     x, mask = tokens(35), windows.mask(torch.device("cpu"))
     with torch.no_grad():
         plain = layer(x, windows, mask)
-        layer.probe = probe
+    layer.probe = probe
+    with torch.no_grad():  # plain products in a cache
         torch.testing.assert_close(layer(x, windows, mask), plain, rtol=1e-4, atol=1e-5)
-    assert seen[0].shape == (2 * windows.count, 2, 9, 9)
+    torch.testing.assert_close(layer(x, windows, mask), plain, rtol=1e-4, atol=1e-5)  # fused
+    assert seen[0].shape == (2, windows.count, 2, 9, 9)
+    torch.testing.assert_close(seen[0], seen[1], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("positions", POSITIONS[:2], ids=lambda value: type(value).__name__)

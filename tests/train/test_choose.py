@@ -9,8 +9,12 @@ import pytest
 
 from pictures import in_memory, write_folder
 from tiny import ListDataset, photo
+from vitrail.backbones import VARIANTS
+from vitrail.backbones.swin import SwinConfig
+from vitrail.backbones.vit import ViTConfig
 from vitrail.data.dataset import Source
 from vitrail.data.open import open_source
+from vitrail.data.planted import PATCH, SIDE
 from vitrail.errors import ConfigError, DataError
 from vitrail.train.choose import choose_recipe, typical_size
 
@@ -97,6 +101,31 @@ def test_files_and_memory_choose_alike(tmp_path: Path) -> None:
     chosen = choose_recipe(source)
     assert chosen.name == "small-images"
     assert dataclasses.asdict(choose_recipe(source)) == dataclasses.asdict(chosen)
+
+
+def test_planted_images_have_a_recipe_of_their_own() -> None:
+    chosen = choose_recipe(open_source("planted"))
+    assert chosen.name == "planted"
+    assert "built-in" in chosen.reason
+    assert chosen.recipe.model.name == "vit_nano_patch4_40"
+    assert chosen.recipe.schedule.epochs == 6
+    other = choose_recipe(open_source("planted"), model="swin_nano_40")
+    assert (other.name, other.recipe.model.name) == ("planted", "swin_nano_40")
+    assert chosen.recipe.augment.geometry.kind == "none", "a cut patch would be another pattern"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["vit_nano_patch4_40", "deit_nano_distilled_patch4_40", "t2t_nano_40", "swin_nano_40"],
+)
+def test_models_for_planted_images(name: str) -> None:
+    backbone = VARIANTS[name].config
+    assert backbone.image_size == (SIDE, SIDE)
+    finest = backbone.strides[0] if isinstance(backbone, SwinConfig) else backbone.stride
+    assert 2 * finest <= PATCH, "a whole cell lies in the patch, wherever that is"
+    if isinstance(backbone, ViTConfig):
+        assert backbone.stem.kind == "patch"
+        assert backbone.pool == "class"
 
 
 def test_weights_are_gone_on_from_gently_and_bring_their_own_size() -> None:

@@ -79,8 +79,19 @@ SMALL = {
         heads=4,
         mlp_ratio=2.0,
         distillation_token=True,
-    )
+    ),
+    "deit_nano_distilled_patch4_40": ViTConfig(
+        image_size=(40, 40),
+        stem=PatchStemConfig(patch_size=4),
+        positions=Learned1dConfig(prefix=False, start="sincos_2d"),
+        width=64,
+        depth=4,
+        heads=4,
+        mlp_ratio=2.0,
+        distillation_token=True,
+    ),
 }
+"""Presets that learn from scratch on a CPU; the last figure is the image size."""
 
 DEIT: dict[str, Variant[ViTConfig]] = {
     **{name: _published(name) for name in PUBLISHED},

@@ -191,12 +191,15 @@ class SwinStage(nn.Module):
         """The stage's map in raster order, and its rows and columns."""
         if self.downsample is not None:
             tokens, grid = self.downsample(tokens, grid)
-        straight = Windows(grid, self.windows.size)
-        shifted = Windows(grid, self.windows.size, self.windows.shift)
-        mask = shifted.mask(tokens.device)
+        cuts = [self.cut(block, grid) for block in range(len(self.blocks))]
+        masks = [cut.mask(tokens.device) for cut in cuts[:2]]
         for i, block in enumerate(self.blocks):
-            tokens = block(tokens, shifted, mask) if i % 2 else block(tokens, straight, None)
+            tokens = block(tokens, cuts[i], masks[i % 2])
         return tokens, grid
+
+    def cut(self, block: int, grid: Grid) -> Windows:
+        """How a block cuts a map: every second one shifts."""
+        return Windows(grid, self.windows.size, self.windows.shift if block % 2 else 0)
 
 
 class Swin(Backbone):

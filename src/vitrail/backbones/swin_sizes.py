@@ -86,6 +86,15 @@ SMALL: dict[str, SwinConfig | SwinV2Config] = {
         window=4,
         mlp_ratio=4.0,
     ),
+    "swin_nano_40": SwinConfig(
+        image_size=(40, 40),
+        patch_size=2,
+        width=32,
+        depths=(2, 2),
+        heads=(2, 4),
+        window=5,
+        mlp_ratio=2.0,
+    ),
     "swinv2_nano_8": SwinV2Config(
         image_size=(8, 8),
         patch_size=1,
@@ -97,7 +106,7 @@ SMALL: dict[str, SwinConfig | SwinV2Config] = {
     ),
 }
 """Presets that learn from scratch on a CPU; the last figure is the image size. On maps of 8 x 8 and
-4 x 4 the windows are small enough that both stages shift."""
+4 x 4, or 20 x 20 and 10 x 10, the windows are small enough that both stages shift."""
 
 SWIN: dict[str, Variant[SwinConfig | SwinV2Config]] = {
     **{name: _published(name) for name in PUBLISHED},

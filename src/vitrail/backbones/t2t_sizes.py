@@ -81,7 +81,17 @@ SMALL = {
         depth=4,
         heads=4,
         mlp_ratio=2.0,
-    )
+    ),
+    "t2t_nano_40": T2TConfig(
+        image_size=(40, 40),
+        splits=(SoftSplitConfig(kernel=3, stride=2), SoftSplitConfig(kernel=3, stride=2)),
+        token_block=TokenPerformerConfig(features=16, dropout=0.0),
+        token_width=24,
+        width=64,
+        depth=3,
+        heads=4,
+        mlp_ratio=2.0,
+    ),
 }
 """Presets that learn from scratch on a CPU; the last figure is the image size."""
 

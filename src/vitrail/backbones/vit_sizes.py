@@ -107,10 +107,20 @@ SMALL = {
     "vit_micro_conv16_96": _small(
         (96, 96), 192, 6, ((24, 48, 48, 96, 96, 192), (2, 2, 1, 2, 1, 2))
     ),
+    "vit_nano_patch4_40": ViTConfig(
+        image_size=(40, 40),
+        stem=PatchStemConfig(patch_size=4),
+        positions=Learned1dConfig(prefix=False, start="sincos_2d"),
+        width=64,
+        depth=4,
+        heads=4,
+        mlp_ratio=2.0,
+    ),
 }
 """Presets that learn from scratch on a CPU; `conv4` is the stride of the stem, the last figure the
 image size (`32x256`: lines of text). In a small stem the first convolution is best left at full
-resolution."""
+resolution. `vit_nano_patch4_40` is a ViT as first published, patches and class token, for
+`planted`."""
 
 VIT: dict[str, Variant[ViTConfig]] = {
     **{name: _published(name) for name in PUBLISHED},

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from vitrail.data import strips
+from vitrail.data import planted, strips
 from vitrail.data.arrays import ArrayDataset
 from vitrail.data.builtin import digits
 from vitrail.data.cifar import CifarDataset
@@ -29,9 +29,9 @@ VAL_FRACTION = 0.1
 VAL_LIMIT = 10_000
 """What is cut off where the data bring no split; more validation images tell nothing new."""
 
-BUILT_IN = ("digits", strips.NAME, *PUBLISHED)
+BUILT_IN = ("digits", strips.NAME, planted.NAME, *PUBLISHED)
 """Names that are no paths; write `./digits` for a folder of that name. `strips:13-20` are strips of
-13 to 20 digits."""
+13 to 20 digits, `planted:3` scenes with three patches that belong to no class."""
 
 Split = Literal["all", "train", "val", "test"]
 
@@ -130,6 +130,11 @@ def _detect(data: str) -> _Found:
         low, high = rows.lengths
         reason = f"a built-in name: rows of {low} to {high} of the digits of scikit-learn"
         return _Found(rows, "built-in", reason, rows.published)
+    scenes = planted.named(data)
+    if scenes is not None:
+        beside = f" beside {scenes.distractors} patches of no class" if scenes.distractors else ""
+        reason = f"a built-in name: a small pattern planted in a busy scene{beside}"
+        return _Found(scenes, "built-in", reason, scenes.published)
     if data in PUBLISHED:
         path = locate(data)
         found = _detect_storage(open_storage(path), str(path))

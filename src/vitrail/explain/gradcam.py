@@ -1,30 +1,63 @@
-"""Grad-CAM (Selvaraju et al. 2017): which cells of the last feature map speak for a class."""
+"""Grad-CAM (Selvaraju et al. 2017): which cells of a feature map speak for a class."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitrail.backbones import BackboneConfig
+from vitrail.backbones.backbone import Backbone
+from vitrail.backbones.hybrid import Hybrid, HybridConfig
 from vitrail.backbones.recurrent import RecurrentConfig
 from vitrail.backbones.resnet import ResNetConfig
 from vitrail.backbones.swin import SwinConfig, SwinV2Config
+from vitrail.backbones.t2t import T2T, T2TConfig
+from vitrail.backbones.vit import ViT, ViTConfig
+from vitrail.explain.method import Method
+from vitrail.explain.rollout import read_from
 from vitrail.model import Model
+from vitrail.nn.blocks import Block
 from vitrail.tasks.classify import Classify
+from vitrail.types import Grid
+
+
+@dataclass(frozen=True, slots=True)
+class GradCam(Method):
+    """ReLU of the sum over channels of (mean gradient · activation) (equations 1 and 2).
+
+    The map is the last one, whose cells are the tokens without the prefix. Where the head reads a
+    class token, the other tokens of the last layer lead nowhere and have no gradient: there the map
+    is what the last attention takes in (in blocks that begin with a norm, that norm's output).
+    """
+
+    key: ClassVar[str] = "gradcam"
+    name: ClassVar[str] = "Grad-CAM"
+    paper: ClassVar[str] = "Selvaraju et al. 2017, equations 1 and 2"
+
+    def refuses(self, model: Model) -> str:
+        """It needs the logit of a class, and works on every backbone."""
+        return refuses_without_classes(model)
+
+    def explain(
+        self, model: Model, images: UInt8[Tensor, "B 3 H W"], classes: Sequence[int]
+    ) -> Float[Tensor, "B _h _w"]:
+        """One map an image, on the grid of the last map."""
+        return grad_cam(model, images, classes)
 
 
 def grad_cam(
     model: Model, images: UInt8[Tensor, "B 3 H W"], classes: Sequence[int]
 ) -> Float[Tensor, "B _h _w"]:
-    """What speaks for a class, cell by cell of the last map; nothing below 0 (equation 2).
+    """What speaks for a class, cell by cell; nothing below 0 (equation 2).
 
     Args:
-        model: A classifier in evaluation mode whose image vector is made of its patches. One that
-            pools a class token has no gradient there and gives zeros: see `rollout` instead.
+        model: A classifier in evaluation mode.
         images: Prepared.
         classes: Whose logit is explained, one class an image.
     """
@@ -36,29 +69,70 @@ def class_evidence(
 ) -> Float[Tensor, "B _h _w"]:
     """The same before what speaks against the class is cut off: sum over k of alpha_k A_k.
 
-    alpha_k is the mean over all cells of the logit's gradient (equation 1); A is the last map,
-    whose cells are the tokens without the prefix. Where the head is linear in the mean of the
-    cells, a map sums to the logit without the head's bias, exactly. Where it is linear in the last
-    cell, as in a recurrent network that pools its last state, cell i times the number of cells
-    is the logit without the bias that reading up to i alone would have given.
+    alpha_k is the mean over all cells of the logit's gradient (equation 1); A is the map that
+    `GradCam` speaks of. Where the head is linear in the mean of the last cells, a map sums to the
+    logit without the head's bias, exactly. Where it is linear in the last cell, as in a recurrent
+    network that pools its last state, cell i times the number of cells is the logit without the
+    bias that reading up to i alone would have given. Where it reads a class token nothing is exact:
+    the numbers rank the cells.
     """
     task = model.task
     assert isinstance(task, Classify), "Grad-CAM explains the logit of a class"
     assert len(images) == len(classes), "one class an image"
-    prefix = model.backbone.prefix
-    with torch.enable_grad():
-        features = model.backbone(model.normalise(images))
+    # Weights may be frozen: gradients flow because the pixels ask for one.
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        with _cells_of(model.backbone) as taken_in:
+            features = model.backbone(model.normalise(images).requires_grad_())
+        # A map is laid out from the tokens, not the tokens from the map: these are on the way.
+        tokens = taken_in[0] if taken_in else features.tokens
         logits = task(features)
         chosen = logits[torch.arange(len(logits)), torch.tensor(classes, device=logits.device)]
-        # The map is laid out from the tokens, not the tokens from the map: these are on the way.
-        (gradient,) = cast("tuple[Tensor]", torch.autograd.grad(chosen.sum(), features.tokens))
-    cells, slope = features.tokens.detach()[:, prefix:], gradient[:, prefix:]
+        (gradient,) = torch.autograd.grad(chosen.sum(), [tokens])
+    prefix = model.backbone.prefix
+    cells, slope = tokens.detach()[:, prefix:], gradient[:, prefix:]
     evidence = (cells.float() * slope.float().mean(dim=1, keepdim=True)).sum(dim=2)
-    return evidence.unflatten(1, features.maps[-1].shape[-2:])
+    return evidence.view(-1, *features.maps[-1].shape[-2:])
+
+
+def refuses_without_classes(model: Model) -> str:
+    """What to say where a model's output is no logit of a class; empty where it is."""
+    if isinstance(model.task, Classify):
+        return ""
+    return f"it explains the logit of a class; this model does {model.config.task.kind}"
+
+
+@contextmanager
+def _cells_of(backbone: Backbone) -> Generator[list[Tensor]]:
+    """What the last attention takes in while the block runs, where the head reads a class token.
+
+    Yields:
+        A list of that one tensor, or one that stays empty.
+    """
+    seen: list[Tensor] = []
+    if read_from(backbone) == "patches":
+        yield seen
+        return
+    assert isinstance(backbone, ViT | Hybrid | T2T), "no other family has a class token"
+    last = backbone.blocks[-1]
+    assert isinstance(last, Block)
+    handle = last.attn.register_forward_pre_hook(_Keep(seen))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+@dataclass(frozen=True, slots=True)
+class _Keep:
+    seen: list[Tensor] = field(default_factory=list[Tensor])
+
+    def __call__(self, module: nn.Module, given: tuple[Tensor, Grid]) -> None:
+        del module
+        self.seen.append(given[0])
 
 
 def describe_evidence(config: BackboneConfig) -> str:
-    """One sentence on what the numbers of such a model's maps mean exactly."""
+    """One sentence on what the numbers of such a model's maps mean."""
     match config:
         case RecurrentConfig(pool="last", bidirectional=False):
             return (
@@ -69,10 +143,25 @@ def describe_evidence(config: BackboneConfig) -> str:
             return (
                 "A cell shows what the states of both directions at that patch say for the label."
             )
-        case ResNetConfig() | SwinConfig() | SwinV2Config() | RecurrentConfig():
+        case (
+            ResNetConfig()
+            | SwinConfig()
+            | SwinV2Config()
+            | RecurrentConfig()
+            | HybridConfig(pool="mean")
+            | ViTConfig(pool="mean", norm_after_pool=False)
+        ):
             return (
                 "Before that cut the cells of a map add up to the logit of the label, without the "
                 "head's bias, exactly: the head is linear in their mean."
             )
-        case _:
-            return ""
+        case ViTConfig(pool="mean") | ViTConfig(pool="attention"):
+            return (
+                "A cell shows what the last token there says for the label, by the mean slope of "
+                "all cells: the numbers rank the cells and add up to nothing."
+            )
+        case ViTConfig() | HybridConfig() | T2TConfig():
+            return (
+                "A cell shows what the last layer could take from that place for the label: the "
+                "numbers rank the cells and add up to nothing."
+            )

@@ -7,36 +7,19 @@ window, windows of an image side by side), `attn_pool`, `attn_t2t_<n>`.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from typing import cast
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitrail.backbones.backbone import Backbone
 from vitrail.backbones.t2t import T2T
-from vitrail.nn.attention import Attention
-from vitrail.nn.pooling import AttentionPool
-from vitrail.nn.sequence_attention import SequenceAttention
-from vitrail.nn.soft_split import SoftmaxTokenAttention
-from vitrail.nn.windows import WindowAttention
+from vitrail.explain.layers import AttentionLayer, attention_layers, watching
+from vitrail.nn.probe import AttentionWeights, SoftmaxWeights
 from vitrail.tasks.classify import Classify
 from vitrail.transformer import Transformer
-
-PROBED = (Attention, WindowAttention, SoftmaxTokenAttention, AttentionPool, SequenceAttention)
-"""Every kind of attention with a probe."""
-
-NAMES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
-    (r"blocks\.(\d+)\.attn", lambda found: f"attn_{found[1]}"),
-    (r"stages\.(\d+)\.blocks\.(\d+)\.attn", lambda found: f"attn_{found[1]}_{found[2]}"),
-    (r"patch_embed\.blocks\.(\d+)\.attn", lambda found: f"attn_t2t_{int(found[1]) + 1}"),
-    (r"pool", lambda _: "attn_pool"),
-    (r"(encoder|decoder)\.blocks\.(\d+)\.attn", lambda f: f"attn_{f[1]}_{f[2]}_self"),
-    (r"decoder\.blocks\.(\d+)\.cross", lambda found: f"attn_decoder_{found[1]}_cross"),
-)
 
 
 @torch.no_grad()
@@ -76,38 +59,20 @@ def sequence_outputs_of(
 
 
 @contextmanager
-def attention_of(model: nn.Module) -> Generator[Mapping[str, Tensor]]:
+def attention_of(model: Backbone | Transformer) -> Generator[Mapping[str, Tensor]]:
     """softmax(q kᵀ · scale + bias) of every layer that runs inside, by name; the first pass counts.
+
+    Only what softmax made is compared: Performer's features have no matrix in the original.
 
     Yields:
         A table that fills up as the model is called.
     """
     seen: dict[str, Tensor] = {}
-    named = cast("Iterable[tuple[str, nn.Module]]", model.named_modules())
-    probed = [(name, module) for name, module in named if isinstance(module, PROBED)]
-    for name, module in probed:
-        module.probe = _probe(_output_name(name), seen)
-    try:
-        yield seen
-    finally:
-        for _, module in probed:
-            module.probe = None
 
-
-def _probe(name: str, seen: dict[str, Tensor]) -> Callable[..., None]:
-    def probe(
-        q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float, out: Tensor
-    ) -> None:
+    def watch(layer: AttentionLayer, weights: AttentionWeights, v: Tensor, out: Tensor) -> None:
         del v, out
-        scores = (q.float() @ k.float().transpose(-2, -1)) * scale
-        weights = (scores if bias is None else scores + bias.float()).softmax(dim=-1)
-        seen.setdefault(name, weights)
+        if isinstance(weights, SoftmaxWeights) and layer.key not in seen:
+            seen[layer.key] = weights.rows().flatten(0, -4)
 
-    return probe
-
-
-def _output_name(module: str) -> str:
-    for pattern, name in NAMES:
-        if found := re.fullmatch(pattern, module):
-            return name(found)
-    return f"attn_{module}"
+    with watching(attention_layers(model), watch):
+        yield seen

@@ -2,79 +2,194 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from vitrail.backbones import BackboneConfig
 from vitrail.backbones.backbone import Backbone
-from vitrail.backbones.hybrid import Hybrid, HybridConfig
-from vitrail.backbones.t2t import T2T, T2TConfig
+from vitrail.backbones.hybrid import Hybrid
+from vitrail.backbones.t2t import T2T
 from vitrail.backbones.vit import ViT
-from vitrail.explain.capture import AttentionRecord, capture
+from vitrail.errors import ExplainError
+from vitrail.explain.flow import Merged, Mixed, Share, Split, Weighing, carry, run
+from vitrail.explain.layers import attention_layers
+from vitrail.explain.method import Method
 from vitrail.model import Model
-from vitrail.nn.pooling import ClassTokenPool
+from vitrail.types import Features
+
+Fusion = Literal["mean", "max", "min"]
+"""How the heads of a layer become one."""
+
+Tokens = Literal["class", "patches", "both"]
+"""The last tokens that a head reads."""
 
 
-def rolls_out(backbone: Backbone) -> bool:
-    """Whether rollout holds: every attention of the encoder runs over all of its tokens."""
-    return isinstance(backbone, ViT | T2T | Hybrid)
+@dataclass(frozen=True, slots=True)
+class Rollout(Method):
+    """Product over layers of (fused attention + identity) / 2 (equation 1).
+
+    Attributes:
+        heads: How heads are fused; `mean` is the paper's.
+        discard: Share of the smallest entries of each fused matrix that are set to zero, 0 to 1;
+            the rows are then divided by what is left of them.
+    """
+
+    key: ClassVar[str] = "rollout"
+    name: ClassVar[str] = "Attention rollout"
+    paper: ClassVar[str] = "Abnar and Zuidema 2020, equation 1"
+    of_class: ClassVar[bool] = False
+
+    heads: Fusion = "mean"
+    discard: float = 0.0
+
+    def refuses(self, model: Model) -> str:
+        """Where there is no attention there is nothing to multiply."""
+        return refuses_without_attention(model)
+
+    def explain(
+        self, model: Model, images: UInt8[Tensor, "B 3 H W"], classes: Sequence[int]
+    ) -> Float[Tensor, "B _h _w"]:
+        """The same map for every class."""
+        del classes
+        return rollout(model, images, heads=self.heads, discard=self.discard)
 
 
-def rollout(model: Model, images: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B _h _w"]:
-    """One map over the patch grid for each image; each map sums to 1.
+def rollout(
+    model: Model,
+    images: UInt8[Tensor, "B 3 H W"],
+    *,
+    heads: Fusion = "mean",
+    discard: float = 0.0,
+) -> Float[Tensor, "B _h _w"]:
+    """One map over the finest tokens for each image; each sums to 1.
 
-    Heads are averaged, half of each layer is the residual path, and the layers are multiplied
-    (equation 1 of the paper). Read out at the class token where the model pools it (the mean with
-    the distillation token, which has an equal say), else as the mean over the patches that are
-    pooled. The flow begins at the encoder's tokens: what a ResNet or soft splits before it have
-    mixed is not followed further down.
+    Half of each layer is the residual path. Read out at the class token where the model pools it
+    (the mean with the distillation token, which has an equal say), by the weights of attention
+    pooling, else as the mean over the patches. The paper has plain encoders; here windows are
+    blocks of the same matrix, and a merged place or a soft split is made of its cells in equal
+    parts. What a ResNet or a convolutional stem mixed before is not followed further down. Where so
+    much is discarded that nothing of the image is left, the map is zero.
+
+    Args:
+        model: In evaluation mode.
+        images: Prepared.
+        heads: How heads are fused.
+        discard: Share of the smallest entries of a layer that are left out, from 0 to below 1.
 
     Raises:
-        TypeError: the model's attention, if any, does not run over all tokens: see `rolls_out`.
+        ExplainError: the model has no attention, or `discard` is out of range.
     """
-    backbone = model.backbone
+    if not 0 <= discard < 1:
+        raise ExplainError(f"discard {discard}: give a share from 0 to below 1")
+    with torch.no_grad():
+        way, features = run(model, images)
+        weighing = _Rolling(read_from(model.backbone), model.backbone.distilled, heads, discard)
+        flow = carry(way, features, weighing, model.backbone)
+    total = flow.sum(dim=(1, 2), keepdim=True)
+    return flow / total.where(total > 0, 1)
+
+
+def refuses_without_attention(model: Model) -> str:
+    """What to say where a model's backbone has no attention; empty where it has."""
+    if attention_layers(model.backbone):
+        return ""
+    return f"a {type(model.backbone).__name__} has no attention; Grad-CAM and occlusion need none"
+
+
+def fuse(weights: Float[Tensor, "*B h Q N"], heads: Fusion, discard: float) -> Tensor:
+    """One matrix of all heads, each row of which sums to 1 again.
+
+    The sum is over the keys, the last axis: each row says what one token is made of. A
+    well-known program divides by the sums along the wrong axis; see `docs/explain.md`.
+    """
+    match heads:
+        case "mean":
+            fused = weights.mean(dim=-3)
+        case "max":
+            fused = weights.amax(dim=-3)
+        case "min":
+            fused = weights.amin(dim=-3)
+    if discard:
+        flat = fused.flatten(-2)
+        count = int(discard * flat.shape[-1])
+        least = flat.topk(count, dim=-1, largest=False).indices
+        fused = flat.scatter(-1, least, 0).view_as(fused)
+    total = fused.sum(dim=-1, keepdim=True)
+    if not bool((total > 0).all()):
+        # A row that lost all that it had stands for itself: only its residual path is left. A
+        # learned query is no token and has none: it takes equal parts.
+        tokens = fused.shape[-1]
+        learned = fused.shape[-2] != tokens
+        instead = (
+            fused.new_full((1, tokens), 1 / tokens) if learned else torch.eye(tokens).to(fused)
+        )
+        fused, total = torch.where(total > 0, fused, instead), total.where(total > 0, 1)
+    return fused / total
+
+
+@dataclass(frozen=True, slots=True)
+class _Rolling(Weighing):
+    """Attention as it is, half and half with the residual path.
+
+    Attributes:
+        read_from: The tokens that the head reads.
+        distilled: Whether a second token has an equal say.
+        heads: How heads are fused.
+        discard: Share of the smallest entries left out.
+    """
+
+    read_from: Tokens
+    distilled: bool
+    heads: Fusion
+    discard: float
+
+    def read(self, features: Features, prefix: int) -> Float[Tensor, "B N"]:
+        """The class token, the patches, or both."""
+        row = features.tokens.new_zeros(features.tokens.shape[:2])
+        if self.read_from != "patches":
+            row[:, : 1 + self.distilled] = 1 / (1 + self.distilled)
+        if self.read_from != "class":
+            row[:, prefix:] += 1 / (row.shape[1] - prefix)
+        return row / row.sum(dim=1, keepdim=True)
+
+    def mix(self, step: Mixed, at: int) -> Float[Tensor, "*B Q N"]:
+        """The fused heads."""
+        del at
+        return fuse(step.weights.rows(), self.heads, self.discard)
+
+    def residual(self, kept: Float[Tensor, "B N"]) -> tuple[Share, Share]:
+        """Half and half."""
+        del kept
+        return 0.5, 0.5
+
+    def shares(self, step: Split | Merged, at: int) -> Float[Tensor, "B N k"]:
+        """Equal parts."""
+        del at
+        match step:
+            case Split(split=split, seen=seen):
+                parts = split.kernel**2
+                return seen.new_full((seen.shape[0], seen.shape[1], parts), 1 / parts)
+            case Merged(seen=seen, grid=grid):
+                count = -(-grid[0] // 2) * -(-grid[1] // 2)
+                return seen.new_full((seen.shape[0], count, 4), 0.25)
+
+
+def read_from(backbone: Backbone) -> Tokens:
+    """What of the last tokens the head reads, where no attention pools them."""
     match backbone:
-        case ViT() | Hybrid():
-            blocks, pools_class_token = backbone.blocks, isinstance(backbone.pool, ClassTokenPool)
+        case ViT(config=config) | Hybrid(config=config):
+            match config.pool:
+                case "class":
+                    return "class"
+                case "class_and_mean":
+                    return "both"
+                case _:
+                    return "patches"
         case T2T():
-            blocks, pools_class_token = backbone.blocks, True
+            return "class"
         case _:
-            raise TypeError(f"rollout needs attention over all tokens: {type(backbone).__name__}")
-    with torch.no_grad(), capture(blocks) as record:
-        features = backbone(model.normalise(images))
-    flow = attention_flow(record)
-    prefix = backbone.prefix
-    if pools_class_token:
-        row = flow[:, : 1 + backbone.distilled].mean(dim=1)
-    else:
-        row = flow[:, prefix:].mean(dim=1)
-    patches = row[:, prefix:]
-    patches = patches / patches.sum(dim=1, keepdim=True)
-    return patches.reshape(len(patches), *features.maps[-1].shape[-2:])
-
-
-def describe_flow(config: BackboneConfig) -> str:
-    """One sentence on where the flow begins, where that is not at plain patches."""
-    match config:
-        case HybridConfig():
-            return (
-                "It begins at the cells of the ResNet's map, each of which has seen more of the "
-                "image than its own place."
-            )
-        case T2TConfig():
-            return "It begins at the tokens of the last soft split, which share pixels."
-        case _:
-            return ""
-
-
-def attention_flow(record: AttentionRecord) -> Float[Tensor, "B N N"]:
-    """Product over layers of (mean over heads + identity) / 2; every row sums to 1."""
-    assert record.layers, "no attention was recorded"
-    flow: Tensor | None = None
-    for layer in record.layers:
-        mixed = layer.weights.mean(dim=1)
-        mixed = (mixed + torch.eye(mixed.shape[-1], device=mixed.device)) / 2
-        flow = mixed if flow is None else mixed @ flow
-    assert flow is not None
-    return flow
+            return "patches"

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitrail.nn.positions import AttentionPositions
+from vitrail.nn.probe import Probe, SoftmaxWeights
 from vitrail.types import Grid
-
-Probe = Callable[[Tensor, Tensor, Tensor, Tensor | None, float, Tensor], None]
-"""Called with q, k, v, bias, scale and the fused output; see `vitrail.explain.capture`."""
 
 
 class Attention(nn.Module):
@@ -59,5 +55,5 @@ class Attention(nn.Module):
         q, k, bias = self.positions(self.q_norm(q), self.k_norm(k), grid)
         joined = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=self.scale)
         if self.probe is not None:
-            self.probe(q, k, v, bias, self.scale, joined)
+            self.probe(SoftmaxWeights(q, k, bias, self.scale), v, joined)
         return self.proj(joined.transpose(1, 2).reshape(B, N, D))

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitrail.nn.attention import Probe
 from vitrail.nn.blocks import FeedForward
+from vitrail.nn.probe import Probe, SoftmaxWeights
 
 
 class Pool(nn.Module, ABC):
@@ -82,6 +82,6 @@ class AttentionPool(Pool):
         k, v = self.kv(tokens).reshape(B, N, 2, self.heads, d).permute(2, 0, 3, 1, 4).unbind(0)
         joined = F.scaled_dot_product_attention(q, k, v)
         if self.probe is not None:
-            self.probe(q, k, v, None, d**-0.5, joined)
+            self.probe(SoftmaxWeights(q, k, None, d**-0.5), v, joined)
         pooled = self.proj(joined.transpose(1, 2).reshape(B, D))
         return pooled + self.mlp(self.norm(pooled))

@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitrail.nn.attention import Probe
 from vitrail.nn.embedding import Rotation, rotate
+from vitrail.nn.probe import Probe, SoftmaxWeights
 
 
 def padding_bias(mask: Bool[Tensor, "B N"] | None) -> Float[Tensor, "B 1 1 N"] | None:
@@ -112,7 +112,8 @@ class SequenceAttention(nn.Module):
             q, k, v, attn_mask=bias, is_causal=causal, scale=self.scale
         )
         if self.probe is not None:
-            self.probe(q, k, v, _causal_bias(q, k) if causal else bias, self.scale, joined)
+            seen = _causal_bias(q, k) if causal else bias
+            self.probe(SoftmaxWeights(q, k, seen, self.scale), v, joined)
         return self.proj(joined.transpose(1, 2).flatten(2))
 
 

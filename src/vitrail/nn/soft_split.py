@@ -17,9 +17,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitrail.nn.attention import Probe
 from vitrail.nn.blocks import Mlp
 from vitrail.nn.patches import Stem, pad_to_multiple
+from vitrail.nn.probe import KernelWeights, Probe, SoftmaxWeights
+
+_EPS = 1e-8
+"""Keeps the sum of Performer's weights away from zero."""
 
 
 class SoftSplit(nn.Module):
@@ -48,7 +51,14 @@ class SoftSplit(nn.Module):
 
 
 class TokenAttention(nn.Module, ABC):
-    """One head that mixes tokens and changes their width from C to D."""
+    """One head that mixes tokens and changes their width from C to D.
+
+    `probe` is as in `vitrail.nn.attention.Attention`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.probe: Probe | None = None
 
     @abstractmethod
     def forward(
@@ -60,8 +70,6 @@ class TokenAttention(nn.Module, ABC):
 class SoftmaxTokenAttention(TokenAttention):
     """softmax(q kᵀ · scale) v, where the scale is C^-0.5: that of the input, not of the head.
 
-    `probe` is as in `vitrail.nn.attention.Attention`.
-
     Args:
         dim: Width C of the tokens that come in.
         width: Width D of the head.
@@ -72,7 +80,6 @@ class SoftmaxTokenAttention(TokenAttention):
         self.scale = dim**-0.5
         self.qkv = nn.Linear(dim, 3 * width, bias=False)
         self.proj = nn.Linear(width, width)
-        self.probe: Probe | None = None
 
     def forward(
         self, tokens: Float[Tensor, "B N C"]
@@ -81,14 +88,14 @@ class SoftmaxTokenAttention(TokenAttention):
         q, k, v = self.qkv(tokens)[:, None].chunk(3, dim=-1)
         mixed = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
         if self.probe is not None:
-            self.probe(q, k, v, None, self.scale, mixed)
+            self.probe(SoftmaxWeights(q, k, None, self.scale), v, mixed)
         return self.proj(mixed[:, 0]), v[:, 0]
 
 
 class PerformerTokenAttention(TokenAttention):
     """Attention by positive random features (Choromanski et al. 2021, Lemma 1).
 
-    phi(q)·phi(k) stands for exp(q·k), so that no matrix of N x N is formed and none can be shown.
+    phi(q)·phi(k) stands for exp(q·k), so that no matrix of N x N is formed.
     The features are exponentials: they are computed in float32 under autocast too. The random rows
     have length sqrt(m), as in the code of T2T-ViT; the Performer's own would have sqrt(D).
 
@@ -122,13 +129,16 @@ class PerformerTokenAttention(TokenAttention):
         self, tokens: Float[Tensor, "B N C"]
     ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B N D"]]:
         """phi(q) (phi(k)ᵀ v) over phi(q) · sum phi(k)."""
-        k, q, v = self.kqv(tokens).chunk(3, dim=-1)  # in this order in the original's files
+        # One head; keys first in the original's files.
+        k, q, v = self.kqv(tokens)[:, None].chunk(3, dim=-1)
         phi_k, phi_q = self._phi(k.float()), self._phi(q.float())
-        total = phi_q @ phi_k.sum(dim=1)[..., None]
-        mixed = phi_q @ (phi_k.transpose(1, 2) @ v.float()) / (total + 1e-8)
-        return mixed.to(v.dtype), v
+        total = phi_q @ phi_k.sum(dim=2)[..., None]
+        mixed = phi_q @ (phi_k.mT @ v.float()) / (total + _EPS)
+        if self.probe is not None:
+            self.probe(KernelWeights(phi_q, phi_k, _EPS), v, mixed)
+        return mixed[:, 0].to(v.dtype), v[:, 0]
 
-    def _phi(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N m"]:
+    def _phi(self, x: Float[Tensor, "B 1 N D"]) -> Float[Tensor, "B 1 N m"]:
         """exp(w x - |x|^2 / 2) / sqrt(m)."""
         half_square = x.square().sum(dim=-1, keepdim=True) / 2
         return (F.linear(x, self.w.float()) - half_square).exp() / self.w.shape[0] ** 0.5

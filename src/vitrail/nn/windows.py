@@ -21,7 +21,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitrail.nn.attention import Probe
+from vitrail.nn.probe import Probe, SoftmaxWeights
 from vitrail.types import Grid
 
 SMALL_WINDOW = 100
@@ -180,7 +180,7 @@ class ContinuousPositions(WindowPositions):
 class WindowAttention(nn.Module):
     """softmax(q kᵀ · scale + bias + mask) v in each window (Swin section 3.2).
 
-    `probe` is None except inside `capture`; the windows of all images come first: (B W) h N N.
+    `probe` is None except inside `capture`; its leading dimensions are image and window: B W h N N.
 
     Args:
         dim: Width D of the tokens.
@@ -236,8 +236,8 @@ class WindowAttention(nn.Module):
         mask: Float[Tensor, "W 1 N N"] | None,
     ) -> Float[Tensor, "B W h N d"]:
         """Torch's fused kernel. Masks differ by window: there, windows are taken for heads."""
-        B, W, h, N, _ = q.shape
-        added = bias if mask is None else mask if bias is None else bias + mask
+        _, W, h, N, _ = q.shape
+        added = _added(bias, mask)
         if added is not None:
             added = added.to(q.dtype).expand(1 if mask is None else W, h, N, N)
         if mask is None or added is None:
@@ -248,16 +248,13 @@ class WindowAttention(nn.Module):
             parts[0], parts[1], parts[2], attn_mask=of_all, scale=self.scale
         ).view(q.shape)
         if self.probe is not None:
-            seen = added if added is None or mask is None else added.repeat(B, 1, 1, 1)
-            first, second, third, out = (part.flatten(0, 1) for part in (q, k, v, joined))
-            self.probe(first, second, third, seen, self.scale, out)
+            self.probe(SoftmaxWeights(q, k, added, self.scale), v, joined)
         return joined
 
     def _is_small(self, tokens: Tensor, windows: Windows) -> bool:
         """Whether `_image_by_image` serves: inference on a CPU in full precision."""
         return (
-            self.probe is None
-            and windows.size**2 <= SMALL_WINDOW
+            windows.size**2 <= SMALL_WINDOW
             and tokens.dtype == torch.float32
             and _eager_cpu(tokens)
             and not torch.is_autocast_enabled("cpu")
@@ -283,6 +280,7 @@ class WindowAttention(nn.Module):
         rows, joined = qkv.new_empty(len(there), d), qkv.new_empty(W * h, N, d)
         buffer = qkv.new_empty(step, h, N, N)
         result = qkv.new_empty(B, len(back), d)
+        seen: list[tuple[Tensor, ...]] = []
         for image, out in zip(qkv.view(B, -1, d), result, strict=True):
             torch.index_select(image, 0, there, out=rows)
             q, k, v = rows.view(3, W, h, N, d).unbind(0)
@@ -297,6 +295,11 @@ class WindowAttention(nn.Module):
                 torch.softmax(scores, -1, out=scores)
                 torch.bmm(scores, value, out=target)
             torch.index_select(joined.view(-1, d), 0, back, out=out)
+            if self.probe is not None:  # the buffers are for the next image
+                seen.append(tuple(part.clone() for part in (q, k, v, joined.view(W, h, N, d))))
+        if self.probe is not None:
+            q, k, v, mixed = (torch.stack(parts) for parts in zip(*seen, strict=True))
+            self.probe(SoftmaxWeights(q, k, _added(bias, mask), self.scale), v, mixed)
         return result.view(B, -1, h * d)
 
 
@@ -385,6 +388,13 @@ def _start(
         scores.copy_(mask)
     else:
         scores.zero_()
+
+
+def _added(
+    bias: Float[Tensor, "h N N"] | None, mask: Float[Tensor, "W 1 N N"] | None
+) -> Float[Tensor, "*W h N N"] | None:
+    """What is added to the scores of all windows."""
+    return bias if mask is None else mask if bias is None else bias + mask
 
 
 def _eager_cpu(*tensors: Tensor) -> bool:

@@ -130,11 +130,14 @@ class Transcribe(Task):
 
     def postprocess(self, output: Float[Tensor, "B N D"]) -> list[Prediction]:
         """Write the texts."""
-        found = self.write(output)
+        return [*self.texts(self.write(output))]
+
+    def texts(self, written: Decoded) -> list[Transcription]:
+        """Symbol ids as texts, one an image."""
         alphabet, most = self.config.alphabet, self.config.max_length
-        tokens = cast("list[list[int]]", found.tokens.numpy(force=True).tolist())
-        lengths = cast("list[int]", found.lengths.numpy(force=True).tolist())
-        scores = cast("list[float]", found.log_probs.float().exp().numpy(force=True).tolist())
+        tokens = cast("list[list[int]]", written.tokens.numpy(force=True).tolist())
+        lengths = cast("list[int]", written.lengths.numpy(force=True).tolist())
+        scores = cast("list[float]", written.log_probs.float().exp().numpy(force=True).tolist())
         return [
             # The last place is for the mark; where it did not come the text is cut off.
             Transcription("".join(alphabet[i] for i in row[: min(length, most)]), score)

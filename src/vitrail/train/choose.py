@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
+from vitrail.data import planted
 from vitrail.data.dataset import Dataset, Source
 from vitrail.errors import BadSampleError, DataError
 from vitrail.train.recipe import Recipe, load_recipe
@@ -72,7 +73,7 @@ def choose_recipe(
     if name is None and given:
         name, reason, first = _fine_tuning(train, side, method)
     elif name is None:
-        name, reason = _preset(train, side)
+        name, reason = _preset(source, side)
     first += [] if weights is None else [f"weights.file={json.dumps(weights)}"]
     first += [] if method is None else [f"optim.method={method}"]
     overrides = first + overrides
@@ -118,10 +119,13 @@ def _some_sizes(dataset: Dataset) -> list[tuple[int, int]]:
     return sizes
 
 
-def _preset(train: Dataset, side: int) -> tuple[str, str]:
+def _preset(source: Source, side: int) -> tuple[str, str]:
+    train = source.splits["train"]
     count = len(train)
     if train.text:
         return "strips", "the labels are texts"
+    if source.name.partition(":")[0] == planted.NAME:
+        return "planted", "the built-in data of that name"
     if side <= SMALL_SIDE:
         return "small-images", f"images are about {side} pixels large (up to {SMALL_SIDE})"
     if count < MANY:

@@ -16,7 +16,15 @@ from vitrail.data.workers import Auto, Workers
 from vitrail.errors import ConfigError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-PRESETS = ("small-images", "small-data", "deit", "deit-distilled", "strips", "fine-tune")
+PRESETS = (
+    "small-images",
+    "small-data",
+    "deit",
+    "deit-distilled",
+    "strips",
+    "planted",
+    "fine-tune",
+)
 
 
 class ModelRecipe(Config):

@@ -1,0 +1,111 @@
+"""Erase parts of images, and ask the model again.
+
+What takes the place of erased pixels is a choice, and figures depend on it. So there are two:
+a blurred copy keeps colours and tears no edges, the mean colour leaves nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+
+from vitrail.model import Model
+from vitrail.tasks.classify import Classify
+
+Filling = Literal["blur", "mean"]
+"""What takes the place of erased pixels."""
+
+FILLINGS: tuple[Filling, ...] = get_args(Filling)
+
+BLUR = 0.1
+"""Standard deviation of the blur, in shorter sides of the image.
+
+RISE blurs by 5 pixels of 224. On small images as little leaves everything readable.
+"""
+
+Span = tuple[int, int]
+"""The first rank that is erased, and the first after it that is not."""
+
+
+def filled(images: UInt8[Tensor, "B 3 H W"], filling: Filling) -> UInt8[Tensor, "B 3 H W"]:
+    """The images with everything erased.
+
+    Args:
+        images: Prepared.
+        filling: `blur`: a Gaussian blur, edges mirrored; `mean`: each image's own mean colour.
+    """
+    match filling:
+        case "blur":
+            blank = _blurred(images.float())
+        case "mean":
+            blank = images.float().mean(dim=(2, 3), keepdim=True).expand(images.shape)
+    return blank.round().clamp(0, 255).to(torch.uint8)
+
+
+def probabilities(
+    model: Model,
+    images: UInt8[Tensor, "B 3 H W"],
+    classes: Sequence[int],
+) -> Float[Tensor, "B"]:
+    """Probability of one class an image, at the model's temperature."""
+    task = model.task
+    assert isinstance(task, Classify), "only classifiers have probabilities of classes"
+    assert len(images) == len(classes), "one class an image"
+    with torch.inference_mode():
+        rows = task.probabilities(model(images))
+    chosen = torch.tensor(classes, device=rows.device)
+    return rows.gather(1, chosen[:, None])[:, 0]
+
+
+def erased(
+    model: Model,
+    images: UInt8[Tensor, "B 3 H W"],
+    fillings: UInt8[Tensor, "B 3 H W"],
+    ranks: Int[Tensor, "B H W"],
+    spans: Sequence[Span],
+    classes: Sequence[int],
+    *,
+    batch_size: int = 64,
+) -> Float[Tensor, "B S"]:
+    """Probability of each image's class, once for each span of ranks that is erased.
+
+    Args:
+        model: In evaluation mode.
+        images: Prepared.
+        fillings: From `filled`.
+        ranks: Order of the pixels.
+        spans: What is erased.
+        classes: The class that is asked about, one an image.
+        batch_size: Images a forward pass; no more are made at a time.
+    """
+    pairs = list(itertools.product(range(len(images)), spans))
+    answers: list[Tensor] = []
+    for start in range(0, len(pairs), batch_size):
+        part = pairs[start : start + batch_size]
+        of = [image for image, _ in part]
+        low, high = torch.tensor([span for _, span in part], device=ranks.device).T[..., None, None]
+        gone = (ranks[of] >= low) & (ranks[of] < high)
+        asked = torch.where(gone[:, None], fillings[of], images[of])
+        answers.append(probabilities(model, asked, [classes[image] for image in of]))
+    return torch.cat(answers).view(len(images), len(spans))
+
+
+def _blurred(images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+    """Gaussian blur, cut off at three standard deviations or the other edge."""
+    sigma = BLUR * min(images.shape[2:])
+    for axis in (2, 3):
+        reach = min(math.ceil(3 * sigma), images.shape[axis] - 1)
+        offsets = torch.arange(-reach, reach + 1, device=images.device)
+        kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+        shape = (1, 1, -1, 1) if axis == 2 else (1, 1, 1, -1)
+        margin = (0, 0, reach, reach) if axis == 2 else (reach, reach, 0, 0)
+        padded = F.pad(images, margin, mode="reflect").flatten(0, 1)[:, None]
+        images = F.conv2d(padded, (kernel / kernel.sum()).view(shape)).view(images.shape)
+    return images

@@ -1,0 +1,1 @@
+"""The page of `vitrail explain`, and the arrays and pictures beside it."""

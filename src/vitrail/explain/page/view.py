@@ -1,0 +1,286 @@
+"""What a page shows of one image: the answer, maps with their curves, attention. Plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from vitrail.explain.baselines import RandomMap
+from vitrail.explain.faithfulness.curves import Curves, curves
+from vitrail.explain.faithfulness.erasing import Filling
+from vitrail.explain.faithfulness.pixels import cell_side, ranks
+from vitrail.explain.layers import AttentionLayer
+from vitrail.explain.method import Method
+from vitrail.explain.page.budget import Extent, Plan
+from vitrail.explain.page.packed import Packed, pack
+from vitrail.explain.page.stream import Written, stream_attention
+from vitrail.explain.patch_pca import patch_rgb
+from vitrail.explain.token_norms import token_norms
+from vitrail.model import Model
+from vitrail.report_pictures import Picture, picture
+from vitrail.tasks.classify import Classify
+from vitrail.types import Classification, Grid
+
+FILLING: Filling = "blur"
+"""What stands in place of erased pixels: it tears no edges that were not there."""
+
+STEPS = 16
+"""Steps of the curves of a page: 34 forward passes a map."""
+
+LONGEST = 640
+"""Longest side of an image on the page in pixels; a model's input is rarely larger."""
+
+
+@dataclass(frozen=True, slots=True)
+class CurveView:
+    """A curve of the model's probability, and the same for a random order of the same cells.
+
+    Attributes:
+        kind: Whether the pixels that a map calls important go first, or come first.
+        shares: Share of the pixels, 0 to 1.
+        values: Probability of the class.
+        area: Below the curve, 0 to 1.
+        random_values: Of the random order.
+        random_area: Below it.
+    """
+
+    kind: Literal["deletion", "insertion"]
+    shares: Sequence[float]
+    values: Sequence[float]
+    area: float
+    random_values: Sequence[float]
+    random_area: float
+
+
+@dataclass(frozen=True, slots=True)
+class MapView:
+    """A map over an image.
+
+    Attributes:
+        key: Short name of the method.
+        name: What people call it.
+        paper: Where it comes from.
+        target: The class that it is about; "" where it is about none.
+        cells: Values, greater where more speaks for the class.
+        cell: Height and width of a cell in pixels of the model's input.
+        curves: How the model's answer changes with what the map calls important.
+    """
+
+    key: str
+    name: str
+    paper: str
+    target: str
+    cells: Float[np.ndarray, "h w"]
+    cell: Grid
+    curves: tuple[CurveView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ColourView:
+    """Patch features in three colours.
+
+    Attributes:
+        cells: Red, green and blue, 0 to 255.
+        cell: Height and width of a cell in pixels.
+    """
+
+    cells: UInt8[np.ndarray, "h w 3"]
+    cell: Grid
+
+
+@dataclass(frozen=True, slots=True)
+class NormView:
+    """Lengths of the tokens' vectors at one point of the model.
+
+    Attributes:
+        name: After which block, or `output`.
+        cells: Of the places.
+        cell: Height and width of a cell in pixels.
+        tokens: Name and length of each token that is no place.
+        outliers: Share of the places that are far longer than the median, 0 to 1.
+    """
+
+    name: str
+    cells: Float[np.ndarray, "h w"]
+    cell: Grid
+    tokens: tuple[tuple[str, float], ...]
+    outliers: float
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerView:
+    """What a model says of an image.
+
+    Attributes:
+        label: In one word.
+        score: Probability, 0 to 1.
+        best: The most probable classes with their probabilities.
+        truth: What the data says; "" where nothing is known.
+    """
+
+    label: str
+    score: float
+    best: tuple[tuple[str, float], ...] = ()
+    truth: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageView:
+    """One image of a page.
+
+    Attributes:
+        id: Its name.
+        size: Height and width of the model's input.
+        picture: That input.
+        answer: What the model says.
+        written: The text, for a transcriber.
+        maps: One a method and class.
+        features: Patch features as colours.
+        norms: Lengths of the tokens after each block.
+        attention: One a layer of the model, or None where it was left out; () where all were.
+    """
+
+    id: str
+    size: Grid
+    picture: Picture
+    answer: AnswerView
+    written: Written | None = None
+    maps: tuple[MapView, ...] = ()
+    features: ColourView | None = None
+    norms: tuple[NormView, ...] = ()
+    attention: tuple[Packed | None, ...] = ()
+
+    @property
+    def extent(self) -> Extent:
+        """What decides how many weights it has."""
+        return Extent(self.size, 0 if self.written is None else len(self.written.symbols))
+
+
+@torch.no_grad()
+def view_answer(model: Model, image: UInt8[Tensor, "3 H W"], truth: str = "") -> AnswerView:
+    """The model's answer for a prepared image."""
+    (prediction,) = model.task.postprocess(model(image[None]))
+    match prediction:
+        case Classification(label=label, score=score, scores=scores):
+            best = sorted(scores.items(), key=lambda one: -one[1])[:5]
+            return AnswerView(label, score, tuple(best), truth)
+        case _:
+            return AnswerView(prediction.text, prediction.score, truth=truth)
+
+
+def view_picture(image: UInt8[Tensor, "3 H W"]) -> Picture:
+    """A prepared image for the page."""
+    return picture(image.permute(1, 2, 0).numpy(force=True), longest=LONGEST)
+
+
+def view_map(
+    model: Model,
+    image: UInt8[Tensor, "3 H W"],
+    method: Method,
+    target: int | None,
+    random: Curves | None,
+) -> MapView:
+    """The map of a method, and what becomes of the answer along it.
+
+    Args:
+        model: In evaluation mode; a classifier, or the method asks for no class.
+        image: Prepared.
+        method: One that does not refuse the model.
+        target: The class that is asked about; None for a task without classes.
+        random: Curves of a random map for that class, from `random_curves`; None for no curves.
+    """
+    cells = method.explain(model, image[None], [] if target is None else [target]).detach()
+    cell = cell_side(model, _size(image), (cells.shape[1], cells.shape[2]))
+    found: tuple[CurveView, ...] = ()
+    if random is not None and target is not None:
+        ordered = ranks(cells, image[None], cell)
+        found = _views(curves(model, image[None], [target], ordered, FILLING, steps=STEPS), random)
+    task, name = model.task, ""
+    if method.of_class and isinstance(task, Classify) and target is not None:
+        name = task.config.classes[target]
+    values = cells[0].float().numpy(force=True)
+    return MapView(method.key, method.name, method.paper, name, values, cell, found)
+
+
+def random_curves(model: Model, image: UInt8[Tensor, "3 H W"], target: int) -> Curves:
+    """Curves of a map that knows nothing: what every other has to beat."""
+    cells = RandomMap().explain(model, image[None], [target])
+    cell = cell_side(model, _size(image), (cells.shape[1], cells.shape[2]))
+    ordered = ranks(cells, image[None], cell)
+    return curves(model, image[None], [target], ordered, FILLING, steps=STEPS)
+
+
+def view_features(model: Model, image: UInt8[Tensor, "3 H W"]) -> ColourView:
+    """Patch features as colours, of this image by itself."""
+    colours = patch_rgb(model, image[None])[0].permute(1, 2, 0)
+    cells = (255 * colours).round().to(torch.uint8).numpy(force=True)
+    return ColourView(cells, cell_side(model, _size(image), cells.shape[:2]))
+
+
+def view_norms(model: Model, image: UInt8[Tensor, "3 H W"]) -> tuple[NormView, ...]:
+    """Lengths of tokens after each block, and of the output."""
+    return tuple(
+        NormView(
+            one.name,
+            one.norms[0].numpy(force=True),
+            cell_side(model, _size(image), (one.norms.shape[1], one.norms.shape[2])),
+            tuple((name, float(length)) for name, length in one.prefix.items()),
+            float(one.share()),
+        )
+        for one in token_norms(model, image[None])
+    )
+
+
+def view_attention(
+    model: Model,
+    image: UInt8[Tensor, "3 H W"],
+    layers: Sequence[AttentionLayer],
+    plan: Plan,
+    written: Written | None = None,
+) -> tuple[Packed | None, ...]:
+    """Attention of every layer that the plan keeps; one layer in memory at a time."""
+    extent = Extent(_size(image), 0 if written is None else len(written.symbols))
+    wanted = range(plan.first, len(layers))
+    found: list[Packed | None] = [None] * plan.first
+    for seen in stream_attention(model, image, wanted, written):
+        block = plan.block(seen.layer, extent)
+        found.append(
+            pack(seen.weights[0], seen.layout, block=block, bits=plan.bits, error=seen.error)
+        )
+    return tuple(found)
+
+
+def _views(ours: Curves, random: Curves) -> tuple[CurveView, ...]:
+    shares = _numbers(ours.shares)
+    return (
+        CurveView(
+            "deletion",
+            shares,
+            _numbers(ours.deletion[0]),
+            float(ours.deletion_area),
+            _numbers(random.deletion[0]),
+            float(random.deletion_area),
+        ),
+        CurveView(
+            "insertion",
+            shares,
+            _numbers(ours.insertion[0]),
+            float(ours.insertion_area),
+            _numbers(random.insertion[0]),
+            float(random.insertion_area),
+        ),
+    )
+
+
+def _numbers(row: Float[Tensor, " S"]) -> list[float]:
+    return cast("list[float]", row.tolist())  # pyright: ignore[reportUnknownMemberType]
+
+
+def _size(image: UInt8[Tensor, "3 H W"]) -> Grid:
+    return image.shape[1], image.shape[2]
