@@ -7,7 +7,7 @@ matrices between places. Nothing of `vitrail.explain.flow` is used.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,11 +154,16 @@ def spread(step: Step, shares: Tensor) -> Tensor:
 def carried(
     steps: list[Step],
     row: Tensor,
-    residual: tuple[float, float],
+    residual: tuple[float, float] | Sequence[Tensor],
     mix: Callable[[Step, int], Tensor],
     shares: Callable[[Step, int], Tensor],
 ) -> Tensor:
-    """The row of the product of all matrices; `mix` gives (Q, N), or (W, N, N) for windows."""
+    """The row of the product of all matrices; `mix` gives (Q, N), or (W, N, N) for windows.
+
+    `residual` has the shares of what stays and of attention, or how much of each token stays, one
+    tensor a layer.
+    """
+    measured = None if isinstance(residual, tuple) else iter(reversed(residual))
     for at, step in reversed(list(enumerate(steps))):
         if isinstance(step.where, OnImage):
             matrix = mix(step, at)
@@ -168,7 +173,11 @@ def carried(
                 row = matrix[0]
             else:
                 identity = torch.eye(len(matrix), dtype=matrix.dtype)
-                row = row @ (residual[0] * identity + residual[1] * matrix)
+                if measured is None:
+                    row = row @ (residual[0] * identity + residual[1] * matrix)
+                else:
+                    kept = next(measured).to(matrix)[:, None]
+                    row = row @ (kept * identity + (1 - kept) * matrix)
         else:
             matrix = spread(step, shares(step, at))
             row = row[-len(matrix) :] @ matrix

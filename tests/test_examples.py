@@ -67,7 +67,7 @@ def test_look_inside(
 ) -> None:
     out = tmp_path / "seen.png"
     run("look_inside", trained / "model.safetensors", photos / "red" / "0.png", out)
-    assert "layer 0:" in capsys.readouterr().out
+    assert "block 1:" in capsys.readouterr().out
     with Image.open(out) as picture:
         assert picture.mode == "RGB"
         assert np.asarray(picture).std() > 0

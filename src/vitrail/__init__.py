@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from vitrail.errors import UserError
     from vitrail.evaluate import Evaluation, evaluate
     from vitrail.explain.capture import capture
+    from vitrail.explain.faithfulness.score import score
     from vitrail.explain.rollout import rollout
+    from vitrail.explain.trace.run import trace
     from vitrail.metrics.classification import classification_metrics
     from vitrail.model import Model, ModelConfig, create_model, model_names
     from vitrail.predict import predict, write_predictions
@@ -57,7 +59,9 @@ _HOME = {
     "probe": "vitrail.probe.run",
     "rollout": "vitrail.explain.rollout",
     "save_model": "vitrail.weights.modelfile",
+    "score": "vitrail.explain.faithfulness.score",
     "study": "vitrail.studies.run",
+    "trace": "vitrail.explain.trace.run",
     "train": "vitrail.train.run",
     "verify": "vitrail.verify",
     "write_predictions": "vitrail.predict",
@@ -88,7 +92,9 @@ __all__ = [
     "probe",
     "rollout",
     "save_model",
+    "score",
     "study",
+    "trace",
     "train",
     "verify",
     "write_predictions",

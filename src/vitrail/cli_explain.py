@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 import click
+from click.core import ParameterSource
 
-from vitrail.errors import ExplainError
+from vitrail.errors import BadSampleError, ExplainError
 from vitrail.options import CLASSES, DEVICE, FIELDS, JSON, PART, VARIANT, given_of
 from vitrail.terminal import Bar, print_json, print_table, say
 
@@ -16,6 +17,21 @@ if TYPE_CHECKING:
     from vitrail.explain.open import Opened
 
 PAGE, TRACE = Path("explain.html"), Path("trace.html")
+
+MOST_MB = 100_000
+"""Above any page that a browser opens."""
+
+OF_PAGES = {
+    "about": "--class",
+    "png": "--png",
+    "npz": "--npz",
+    "curves": "--no-curves",
+    "max_mb": "--max-mb",
+}
+"""Options that --score has no use for, by parameter."""
+
+OF_SCORES = {"samples": "--samples", "split": "--split", "seed": "--seed"}
+"""Options that nothing but --score has a use for."""
 
 
 @click.command()
@@ -67,22 +83,20 @@ def explain(  # noqa: PLR0913, PLR0917 one argument an option
     """
     from vitrail.explain.methods import method_named
 
+    _insist_of_use(score=score)
+    if not 0 < max_mb < MOST_MB:
+        raise ExplainError(f"--max-mb {max_mb:g}: give a size above 0 and below {MOST_MB:,}")
+    if out is not None:
+        _insist_file(out)
     methods = tuple(method_named(key) for key in keys) or None
     opened = _open(model, variant, sets, classes, part, device)
     if score:
-        page_only = [
-            name for name, given in (("--class", about), ("--png", png), ("--npz", npz)) if given
-        ]
-        if page_only:
-            raise ExplainError(f"{' and '.join(page_only)}: for a page, not together with --score")
         _score(opened, images, methods, out, split, samples, seed, as_json=as_json)
         return
     from vitrail.data.open import open_images
     from vitrail.explain.page.run import Wanted
     from vitrail.explain.page.run import explain as run
 
-    if max_mb <= 0:
-        raise ExplainError(f"--max-mb {max_mb:g}: give a size above 0")
     wanted = Wanted(
         about=about,
         methods=methods,
@@ -103,7 +117,8 @@ def explain(  # noqa: PLR0913, PLR0917 one argument an option
             progress=advance,
         )
     for note in found.notes:
-        say(note)
+        if note != opened.note:  # that was said as the model was opened
+            say(note)
     for bad in found.skipped:
         say(f"skipped {bad.id}: {bad.reason}")
     if as_json:
@@ -154,16 +169,43 @@ def trace(  # noqa: PLR0913, PLR0917 one argument an option
     from vitrail.explain.trace.page import write_trace
     from vitrail.explain.trace.run import trace as run
 
+    _insist_file(out)
     opened = _open(model, variant, sets, classes, part, device)
     dataset = open_images([image])
     if len(dataset) != 1:
         raise ExplainError(f"{image}: {len(dataset)} images; give a single one to trace")
-    found = run(opened.model, dataset.read(0).image, name=opened.name, layer=layer, head=head)
+    try:
+        pixels = dataset.read(0).image
+    except BadSampleError as error:
+        raise ExplainError(f"{dataset.ids[0]}: {error}") from error
+    found = run(opened.model, pixels, name=opened.name, layer=layer, head=head)
     write_trace(found, out, cast("Literal['en', 'zh']", lang))
     if as_json:
         print_json({"out": str(out), "steps": len(found.steps), "max_abs": found.difference})
         return
     click.echo(f"{out}: {len(found.steps)} steps")
+
+
+def _insist_of_use(*, score: bool) -> None:
+    """Raises an ExplainError where an option was given that would be passed over in silence."""
+    context = click.get_current_context()
+    useless = OF_PAGES if score else OF_SCORES
+    given = [
+        option
+        for name, option in useless.items()
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        why = "for a page, not together with" if score else "of use only with"
+        raise ExplainError(f"{' and '.join(given)}: {why} --score")
+
+
+def _insist_file(out: Path) -> None:
+    """Raises an ExplainError where no file can be: told now, not after minutes of work."""
+    if not out.name or out.is_dir():
+        raise ExplainError(f"--out {out}: a folder; give a file in it, e.g. {out / PAGE}")
+    if out.exists() and not out.is_file():
+        raise ExplainError(f"--out {out}: no ordinary file, which it would replace; give another")
 
 
 def _open(
@@ -203,6 +245,9 @@ def _score(
 
     if len(data) != 1:
         raise ExplainError(f"--score measures on one data set; {len(data)} were given")
+    for method in methods or ():
+        if refused := method.refuses(opened.model):
+            raise ExplainError(f"{method.name}: {refused}")
     chosen, why = choose_split(data[0], split, opened.provenance)
     say(why)
     dataset = open_labelled(data[0], split=chosen, seed=opened.provenance.seed)

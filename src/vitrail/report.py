@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import csv
-import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -14,7 +12,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import ConfigDict, Field
 
 from vitrail import report_classify, report_transcribe
@@ -28,6 +25,7 @@ from vitrail.model import Model
 from vitrail.report_figures import Curve, curve_plot
 from vitrail.report_inside import inside_context
 from vitrail.report_samples import augmented_views, percent
+from vitrail.report_templates import open_templates, script_hash
 from vitrail.types import Skipped
 from vitrail.weights.modelfile import write_atomically
 
@@ -147,17 +145,12 @@ def _task_part(model: Model, source: Source, evaluation: Evaluation) -> _TaskPar
 
 def _render(template: str, context: dict[str, Any]) -> str:
     """Fill the template; only the page's own script may run, whatever stands in the data."""
-    environment = Environment(
-        loader=PackageLoader("vitrail", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = open_templates()
     environment.filters.update(percent=percent, duration=duration)  # pyright: ignore[reportUnknownMemberType]
     script = environment.get_template("report.js").render()
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template(template).render(**context, script=script, script_hash=digest)
+    return environment.get_template(template).render(
+        **context, script=script, script_hash=script_hash(script)
+    )
 
 
 def duration(seconds: float) -> str:

@@ -275,6 +275,20 @@ def test_a_map_its_numbers_and_its_curves(opened: Opened) -> None:
     assert opened.page.locator("#distance .dot").count() == 3 * 2
 
 
+def test_arrows_read_a_map_and_a_list_holds_all_views(opened: Opened) -> None:
+    opened.page.set_viewport_size({"width": 390, "height": 844})
+    assert opened.page.is_hidden("#tabs")
+    opened.page.select_option("#tab-list", "map-relevance")
+    opened.press("ArrowRight", "ArrowRight", "ArrowUp")
+    shown = opened.page.locator("#map-views .numbers:visible").first.inner_text()
+    assert "row 4, column 8" in shown
+    opened.page.click("#tab-after")
+    opened.settle()
+    assert opened.page.input_value("#tab-list") == "map-gradcam"
+    names = opened.page.locator("#tab-list option").all_inner_texts()
+    assert names == opened.page.locator("#tabs button").all_text_contents()
+
+
 def test_the_address_shows_the_same_again(opened: Opened) -> None:
     opened.press("[", "h")
     opened.click(2, 3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -407,3 +409,57 @@ def test_a_planted_change_shows_at_its_place_in_every_block(
                     assert float(found[here]) < 1e-6, (seen.layer.name, y, x)
                 else:
                     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+def test_autocast_does_not_reach_what_is_captured() -> None:
+    model = tiny_model().eval()
+    batch = torch.stack([photo(1), photo(2)])
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), capture(model) as record:
+        model(batch)
+    for seen in record.layers:
+        assert seen.weights.dtype == torch.float32
+        assert (seen.weights.sum(dim=-1) - 1).abs().max() < 1e-6
+
+
+def test_a_pass_with_gradients_is_captured_without_a_warning() -> None:
+    model = tiny_model()
+    with capture(model) as record:
+        model(torch.stack([photo(1)])).sum().backward()
+    assert record.max_error < 1e-5
+
+
+def test_a_compiled_model_is_captured_by_the_model_in_it() -> None:
+    model = tiny_model().eval()
+    compiled: Any = torch.compile(model, backend="eager")
+    batch = torch.stack([photo(1)])
+    with torch.no_grad():
+        compiled(batch)
+        with capture(model) as record:
+            compiled(batch)
+        compiled(batch)
+    assert len(record.layers) == len(attention_layers(model))
+    assert record.max_error < 1e-5
+
+
+def test_what_is_no_model_of_ours_is_refused() -> None:
+    """In a process of its own: here the check of types is quicker."""
+    code = (
+        "from torch import nn; from vitrail.explain.layers import attention_layers; "
+        "attention_layers(nn.Linear(1, 1))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "ExplainError: a Linear is no model of vitrail: give the model itself" in ran.stderr
+
+
+def test_slips_of_the_hand(tmp_path: Path) -> None:
+    model = tiny_model()
+    with pytest.raises(ExplainError, match=r"give a list, e\.g\. \['class'\]"):
+        capture(model, queries="class").__enter__()
+    (tmp_path / "file").write_text("")
+    for to in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ExplainError, match="no folder"):
+            capture(model, to=to).__enter__()
+    with capture(model) as record:
+        model(torch.stack([photo(1)]))
+    with pytest.raises(ExplainError, match="go from 0 to"):
+        record.layers[0].row(-1)

@@ -14,7 +14,7 @@ from vitrail.errors import ExplainError
 from vitrail.explain import distance as module
 from vitrail.explain.capture import capture
 from vitrail.explain.distance import attention_distance
-from vitrail.explain.layers import attention_layers
+from vitrail.explain.layers import attention_layers, cells
 from vitrail.explain.layout import Whole, Windowed
 from vitrail.model import Model
 from vitrail.nn.probe import ALL, AttentionWeights, Rows
@@ -97,7 +97,8 @@ def pair_by_pair(model: Model, images: Tensor) -> list[list[float]]:
             model(images)
         seen = record.layers[0]
         assert isinstance(seen.layout, Whole | Windowed)
-        (rows, columns), stride = seen.layout.grid, seen.layout.stride
+        stride, grid = seen.layout.stride, seen.layout.grid
+        rows, columns = cells((images.shape[2], images.shape[3]), stride)  # T2T goes on beyond
         y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
         heads: list[float] = []
         for head in seen.heads:
@@ -105,11 +106,12 @@ def pair_by_pair(model: Model, images: Tensor) -> list[list[float]]:
             for i in range(rows):
                 for j in range(columns):
                     row = (
-                        len(seen.layout.prefix) + i * columns + j
+                        len(seen.layout.prefix) + i * grid[1] + j
                         if isinstance(seen.layout, Whole)
                         else seen.layout.row((i * stride, j * stride))
                     )
                     places = seen.layout.lay(row, seen.weights[:, head, row]).double()
+                    places = places[:, :rows, :columns]
                     away = stride * ((y - i).square() + (x - j).square()).sqrt()
                     means.append((places * away).sum(dim=(1, 2)) / places.sum(dim=(1, 2)))
             heads.append(float(torch.stack(means).mean()))

@@ -97,6 +97,51 @@ def test_a_method_leaves_no_trace(name: str, method: Method) -> None:
     assert not any(p.requires_grad for p in model.parameters())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize(("name", "method"), PAIRS, ids=lambda value: getattr(value, "key", value))
+def test_a_model_of_another_precision(name: str, method: Method, dtype: torch.dtype) -> None:
+    model = preset_model(PRESETS[name])
+    expected = method.explain(model, IMAGES, [0, 2, 1])
+    maps = method.explain(model.to(dtype), IMAGES, [0, 2, 1])
+    assert maps.dtype == torch.float32
+    assert maps.isfinite().all()
+    assert (maps >= 0).all()
+    if dtype == torch.float64:
+        torch.testing.assert_close(maps, expected, **CLOSE)
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+@pytest.mark.parametrize("classes", [("a",), ("a", "b")])
+def test_one_class_or_several_labels(classes: tuple[str, ...], multilabel: bool) -> None:
+    """One class of softmax has probability 1 always, so that nothing can be occluded."""
+    model = tiny_model(classes, tiny_config(registers=1), multilabel=multilabel)
+    certain = len(classes) == 1 and not multilabel
+    for method in METHODS:
+        maps = method.explain(model, IMAGES, [len(classes) - 1] * 3)
+        assert maps.isfinite().all()
+        assert bool(maps.any()) != (certain and method.key == "occlusion"), method.key
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.key)
+@pytest.mark.parametrize("name", ["deit_nano_distilled_conv2_8", "t2t_nano_8", "swinv2_nano_8"])
+def test_an_error_on_the_way_leaves_no_trace(name: str, method: Method) -> None:
+    model = preset_model(PRESETS[name])
+
+    def broken(*given: object) -> None:
+        raise RuntimeError("boom")
+
+    last = [m for m in model.backbone.modules() if isinstance(m, nn.LayerNorm)][-1]
+    handle = last.register_forward_hook(broken)
+    if not method.baseline:
+        with pytest.raises(RuntimeError, match="boom"):
+            method.explain(model, IMAGES, [0, 1, 2])
+    handle.remove()
+    assert hooks(model) == 0
+    attention = [m for m in model.modules() if isinstance(m, get_args(AttentionModule))]
+    assert all(m.probe is None for m in attention)
+    assert torch.is_grad_enabled()
+
+
 def test_a_probe_that_is_there_stays() -> None:
     model = tiny_model()
     seen: list[int] = []
@@ -144,5 +189,9 @@ def test_a_transcriber_has_no_class_map() -> None:
     keys = [method.key for method in methods_for(model)]
     assert keys == ["rollout", "raw", "centre", "random"]
     assert class_methods(model) == ()
+    for method in METHODS:
+        if method.of_class:
+            refused = method.refuses(model)
+            assert refused == "it explains the logit of a class; this model does transcribe"
     for method in methods_for(model):
         assert method.explain(model, photo(1)[None], [0]).shape == (1, 2, 3)

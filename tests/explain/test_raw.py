@@ -11,7 +11,7 @@ from presets import PRESETS, preset_model
 from tiny import photo, tiny_config, tiny_model
 from vitrail.errors import ExplainError
 from vitrail.explain.capture import LayerAttention, capture
-from vitrail.explain.layers import attention_layers
+from vitrail.explain.layers import attention_layers, cells
 from vitrail.explain.layout import Whole, Windowed
 from vitrail.explain.raw import RawAttention
 from vitrail.model import Model
@@ -88,8 +88,22 @@ def test_every_layer_of_every_family(name: str) -> None:
         found = RawAttention(layer=layer.index).explain(model, IMAGES, [0, 0])
         layout = layer.place.at((9, 20))
         assert isinstance(layout, Whole | Windowed)
-        assert found.shape == (2, *layout.grid)
+        assert found.shape == (2, *cells((9, 20), layout.stride))
         assert float(found.sum(dim=(1, 2)).min()) > 0
+
+
+def test_tokens_beyond_the_image_ask_for_nobody_and_are_not_shown() -> None:
+    """T2T pads the sides to a multiple of its last stride, not of its first."""
+    model = preset_model(PRESETS["t2t_nano_8"])
+    seen = recorded(model, IMAGES)[0]
+    assert isinstance(seen.layout, Whole)
+    rows, columns = cells((9, 20), seen.layout.stride)
+    assert (rows, columns) != seen.layout.grid
+    stride = seen.layout.stride
+    pixels = [(y * stride, x * stride) for y in range(rows) for x in range(columns)]
+    expected = torch.stack([seen.map(pixel) for pixel in pixels]).mean(dim=0)[:, :rows, :columns]
+    found = RawAttention(layer=0).explain(model, IMAGES, [0, 0])
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
 
 
 def test_what_is_not_there_is_refused() -> None:

@@ -59,6 +59,17 @@ def test_kernel_weights_are_shares_of_their_row() -> None:
     torch.testing.assert_close(weights.rows([0], [4, 0]), whole[:, :, [4, 0]])
 
 
+@pytest.mark.parametrize("size", [1.0, 1e-3, 1e-4, 1e-6])
+def test_rows_of_kernel_weights_fall_short_of_one_by_what_epsilon_takes(size: float) -> None:
+    """Their sum is total / (total + eps): 1, unless features are as small as its root."""
+    q, k = size * noise(3, 1, 5, 4).exp(), size * noise(3, 1, 6, 4, seed=1).exp()
+    rows = KernelWeights(q, k, 1e-8).rows()
+    total = (q.double() @ k.double().mT).sum(dim=-1)
+    torch.testing.assert_close(rows.double().sum(dim=-1), total / (total + 1e-8))
+    assert (float((rows.sum(dim=-1) - 1).abs().max()) < 1e-6) == (size == 1)
+    assert bool((rows >= 0).all())
+
+
 def test_half_precision_gives_rows_in_float32() -> None:
     q = noise(1, 1, 5, 4).bfloat16()
     softmax = SoftmaxWeights(q, q, q[0, 0] @ q[0, 0].T, 1.0)

@@ -89,7 +89,7 @@ class LayerAttention:
             if row not in self.queries:
                 raise ExplainError(f"query {row} of {self.layer.name} was not asked for")
             return self.weights[:, :, self.queries.index(row)]
-        if row >= self.weights.shape[2]:
+        if not 0 <= row < self.weights.shape[2]:
             raise ExplainError(
                 f"query {row}: the queries of {self.layer.name} go from 0 to "
                 f"{self.weights.shape[2] - 1}"
@@ -136,9 +136,11 @@ def capture(
         The record; it fills up as the model is called inside the `with` block.
 
     Raises:
-        ExplainError: no attention, or no such layer or head; a query is looked up as the model
-            runs.
+        ExplainError: no attention, no such layer or head, or `to` can be no folder; a query is
+            looked up as the model runs.
     """
+    if isinstance(queries, str):  # a string is a sequence too, of letters
+        raise ExplainError(f"queries '{queries}': give a list, e.g. ['{queries}']")
     chosen = choose_layers(insist_attention(model), layers)
     for layer in chosen:
         choose_heads(layer, heads)
@@ -150,17 +152,21 @@ def capture(
         wanted = choose_heads(layer, heads)
         ran = _windowed if isinstance(layout, Windowed) else _whole
         seen = ran(weights, v.detach(), out.detach(), wanted, rows)
-        if to is None:
-            values, gap = seen.kept()
-        else:
-            values, gap = seen.stored(to / f"{len(record.layers):03d}-{layer.key}.npy")
+        with torch.autocast(out.device.type, enabled=False):  # float32 it is, whatever runs
+            if to is None:
+                values, gap = seen.kept()
+            else:
+                values, gap = seen.stored(to / f"{len(record.layers):03d}-{layer.key}.npy")
         largest = float(out.detach().abs().max())
         error = gap / max(largest, torch.finfo(torch.float32).tiny)
         kept = None if rows is None else tuple(rows)
         record.layers.append(LayerAttention(layer, layout, tuple(wanted), kept, values, error))
 
     if to is not None:
-        to.mkdir(parents=True, exist_ok=True)
+        try:
+            to.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ExplainError(f"to {to}: no folder ({error.strerror}); give another") from error
     with size.of(model), watching(chosen, watch):
         yield record
 
@@ -255,7 +261,7 @@ def _windowed(
 
 
 def _gap(again: Tensor, reference: Tensor) -> float:
-    gap = (again - reference.float()).abs()
+    gap = (again.detach() - reference.float()).abs()
     return float(gap.max()) if gap.numel() else 0.0  # no head or no row was asked for
 
 

@@ -80,7 +80,7 @@ def _adding(
 
     def watch(layer: AttentionLayer, weights: AttentionWeights, v: Tensor, out: Tensor) -> None:
         del out
-        at, real = _places(layer.place.at(size))
+        at, real = _places(layer.place.at(size), size)
         at, real = at.to(v.device), real.to(v.device)
         rows = at.shape[-2]
         step = max(1, PART * rows // prod(weights.shape))
@@ -110,8 +110,11 @@ def _distances(
     return torch.stack([mean.where(looks, 0).sum(dim=others), looks.sum(dim=others)])
 
 
-def _places(layout: Layout) -> tuple[Float[Tensor, "*W N 2"], Bool[Tensor, "*W N"]]:
-    """Row and column of each place in pixels, and whether it is none of the padding."""
+def _places(layout: Layout, size: Grid) -> tuple[Float[Tensor, "*W N 2"], Bool[Tensor, "*W N"]]:
+    """Row and column of each place in pixels, and whether it is none of the padding.
+
+    Tokens of a soft split may lie beyond the image: its sides are padded for the last split.
+    """
     match layout:
         case Windowed(windows=windows):
             number = layout.places().view(windows.count, -1)
@@ -120,5 +123,6 @@ def _places(layout: Layout) -> tuple[Float[Tensor, "*W N 2"], Bool[Tensor, "*W N
         case _:
             raise AssertionError("queries are places")
     columns = layout.grid[1]
-    at = torch.stack([number // columns, number % columns], dim=-1).float()
-    return layout.stride * at, number >= 0
+    at = layout.stride * torch.stack([number // columns, number % columns], dim=-1)
+    inside = (at < torch.tensor(size)).all(dim=-1)
+    return at.float(), inside & (number >= 0)

@@ -135,7 +135,7 @@ def logit(logits: Tensor, classes: Sequence[int], task: Classify) -> Tensor:
 def log_odds(logits: Tensor, classes: Sequence[int], task: Classify) -> Tensor:
     """log(p / (1 - p)): what speaks for the class rather than for any other.
 
-    Where an image may have several labels that is the logit itself.
+    p is at temperature 1. Where an image may have several labels that is the logit itself.
     """
     chosen = logit(logits, classes, task)
     if task.config.multilabel or logits.shape[1] == 1:

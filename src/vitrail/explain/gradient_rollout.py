@@ -25,13 +25,16 @@ from vitrail.explain.relevance import Relevance, Weighed
 from vitrail.model import Model
 from vitrail.nn.soft_split import SoftSplit
 
+NOTHING = 1e-6
+"""Nothing helped a token where less than this part of its attention, by size, did."""
+
 
 @dataclass(frozen=True, slots=True)
 class GradientRollout(Method):
     """R = (K + (1 - K) Ā) R, from the first layer to the last.
 
     A row of Ā has the shares of E_h[(∇A ⊙ A)⁺] (Chefer et al. 2021, equation 5), and K is the share
-    of each token that was there before (Kobayashi et al. 2021), in place of rollout's half. The
+    of each token that was there before (`residual_shares`), in place of rollout's half. The
     gradient is that of the class's log-odds, so that what speaks for all classes alike does not
     count, with norms held fixed (Ali et al. 2022), so that it tells what was passed on and not how
     a norm would react.
@@ -66,9 +69,13 @@ class _Shares(Weighed):
     def mix(self, step: Mixed, at: int) -> Float[Tensor, "*B Q N"]:
         """Shares of what helped the class in each token; zero where nothing did."""
         slope = self.slopes[at].float() @ step.v.float().mT
-        helped = (slope * step.weights.rows()).clamp_min_(0).mean(dim=-3)
+        signed = slope * step.weights.rows()
+        both = signed.mean(dim=-3).sum(dim=-1, keepdim=True)
+        helped = signed.clamp_min_(0).mean(dim=-3)
         total = helped.sum(dim=-1, keepdim=True)
-        return helped / total.where(total > 0, 1)
+        # A share of nearly nothing would make much of rounding, and of keys that a mask leaves out.
+        some = total > NOTHING * (2 * total - both)
+        return (helped / total.where(some, 1)).where(some, 0)
 
     def residual(self, kept: Float[Tensor, "B N"]) -> tuple[Share, Share]:
         """As it was measured."""

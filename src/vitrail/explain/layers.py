@@ -10,7 +10,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from vitrail.backbones.backbone import Backbone
@@ -139,6 +141,11 @@ def attention_layers(model: Explainable) -> tuple[AttentionLayer, ...]:
                 *_encoder(model.encoder.blocks),
                 *_decoder(model.decoder, InText(), "attn_decoder"),
             ]
+        case _:  # torch.compile wraps
+            raise ExplainError(
+                f"a {type(model).__name__} is no model of vitrail: give the model itself; what "
+                "torch.compile or a wrapper made of it runs the same layers"
+            )
     return tuple(
         AttentionLayer(i, one.name, one.key, one.module, one.heads, one.place)
         for i, one in enumerate(found)
@@ -211,8 +218,10 @@ def watching(layers: Iterable[AttentionLayer], watch: Watch) -> Generator[None]:
     """
     layers = list(layers)
     before = [layer.module.probe for layer in layers]
+    # torch.compile cuts its graph here, and does not look into what watches.
+    eager = cast("Watch", torch.compiler.disable(watch))  # pyright: ignore[reportUnknownMemberType]
     for layer, probe in zip(layers, before, strict=True):
-        layer.module.probe = _Bound(layer, watch, probe)
+        layer.module.probe = _Bound(layer, eager, probe)
     try:
         yield
     finally:

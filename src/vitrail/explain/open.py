@@ -8,7 +8,10 @@ from pathlib import Path
 import torch
 
 from vitrail.backbones import VARIANTS
+from vitrail.config import nearest
+from vitrail.errors import CheckpointError
 from vitrail.model import Model, create_model
+from vitrail.weights.hub import is_hub_id
 from vitrail.weights.modelfile import Provenance, load_model
 from vitrail.weights.origin import insist_nothing_given, own_file
 from vitrail.weights.reader import Given
@@ -53,6 +56,11 @@ def open_model(source: str, given: Given | None = None) -> Opened:
         model, provenance = load_model(own)
         name = provenance.recipe.get("model", {}).get("name") or model.config.backbone.kind
         return Opened(model.eval(), str(name), provenance=provenance)
+    if not Path(source).exists() and not is_hub_id(source):
+        raise CheckpointError(
+            f"{source}: no such file, folder or model{nearest(source, VARIANTS)}; "
+            "`vitrail models` lists all names"
+        )
     from vitrail.weights.load import load_checkpoint  # here: with it come all formats
 
     loaded = load_checkpoint(source, given)

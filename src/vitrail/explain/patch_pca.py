@@ -1,4 +1,4 @@
-"""Patch features as colours: their first three principal components (DINOv2, section 7.3)."""
+"""Patch features as colours: their first three principal components (DINOv2, Fig. 1)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def patch_rgb(
 ) -> Float[Tensor, "B 3 h w"]:
     """Like features, like colours: the first three components of a feature map as red, green, blue.
 
-    Oquab et al. 2024, section 7.3 ("PCA of patch features", Fig. 1); the background is not cut off.
+    Oquab et al. 2024, "PCA of patch features" (Fig. 1); the background is not cut off.
     Each component is stretched from 0 to 1; one without variance is 0.5 everywhere. The sign of a
     component is free; it is set so that its largest weight is positive.
 

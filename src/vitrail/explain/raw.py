@@ -12,11 +12,12 @@ from torch import Tensor
 
 from vitrail.backbones.backbone import Backbone
 from vitrail.explain.capture import LayerAttention, capture
-from vitrail.explain.layers import choose_layers, insist_attention
+from vitrail.explain.layers import cells, choose_layers, insist_attention
 from vitrail.explain.layout import Layout, OnImage, Query, Whole, Windowed
 from vitrail.explain.method import Method
 from vitrail.explain.rollout import read_from, refuses_without_attention
 from vitrail.model import Model
+from vitrail.types import Grid
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +58,15 @@ class RawAttention(Method):
         del classes
         backbone = model.backbone
         (layer,) = choose_layers(insist_attention(backbone), [self.layer])
-        layout = layer.place.at((images.shape[2], images.shape[3]))
+        size = (images.shape[2], images.shape[3])
+        layout = layer.place.at(size)
+        assert isinstance(layout, OnImage), "a backbone's attention lies on the image"
         queries, heads = _rows_read(backbone, layout), None if self.head is None else [self.head]
         seeing = capture(backbone, [layer.index], heads=heads, queries=queries)
         with torch.no_grad(), seeing as record:
             backbone(model.normalise(images))
-        return _laid(record.layers[0])
+        rows, columns = cells(size, layout.stride)
+        return _laid(record.layers[0], (rows, columns))[:, :rows, :columns]
 
 
 def _rows_read(backbone: Backbone, layout: Layout) -> list[Query] | None:
@@ -72,8 +76,14 @@ def _rows_read(backbone: Backbone, layout: Layout) -> list[Query] | None:
     return list(range(1 + backbone.distilled))
 
 
-def _laid(seen: LayerAttention) -> Float[Tensor, "B _h _w"]:
-    """The mean over heads and rows, on the grid."""
+def _laid(seen: LayerAttention, inside: Grid) -> Float[Tensor, "B _h _w"]:
+    """The mean over heads and rows, on the grid.
+
+    Args:
+        seen: One layer.
+        inside: Rows and columns of the grid that begin inside the image. Tokens of a soft split
+            may lie beyond; like the padding of windows they ask for nobody.
+    """
     weights, layout = seen.weights.mean(dim=1), seen.layout
     match layout:
         case Windowed(windows=windows, grid=grid):
@@ -82,8 +92,9 @@ def _laid(seen: LayerAttention) -> Float[Tensor, "B _h _w"]:
             taken = (weights * real[:, None]).view(len(weights), *cut, -1).sum(dim=2)
             places = windows.join(taken[..., None])[:, :, 0]
             return places.reshape(-1, *grid) / (grid[0] * grid[1])
-        case Whole(prefix=prefix) if seen.queries is None:
-            return layout.lay(0, weights[:, len(prefix) :].mean(dim=1))
+        case Whole(prefix=prefix, grid=grid) if seen.queries is None:
+            places = weights[:, len(prefix) :].reshape(len(weights), *grid, -1)
+            return layout.lay(0, places[:, : inside[0], : inside[1]].mean(dim=(1, 2)))
         case OnImage():
             return layout.lay(0, weights.mean(dim=1))
         case _:

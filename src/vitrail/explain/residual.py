@@ -1,7 +1,9 @@
-"""How much of a token was there before attention came (Kobayashi et al. 2021, section 3).
+"""How much of a token was there before attention came (after Kobayashi et al. 2021, mixing ratio).
 
 A block adds what attention brings to what a token is. Rollout takes both for halves; lengths tell
 how it was: where attention brings a long vector the token changed, where a short one it stayed.
+The paper also counts as kept what a token takes from itself by attention. Here that is attention,
+since a rollout multiplies by whole rows of it.
 """
 
 from __future__ import annotations

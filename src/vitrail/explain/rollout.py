@@ -149,7 +149,8 @@ class _Rolling(Weighing):
 
     def read(self, features: Features, prefix: int) -> Float[Tensor, "B N"]:
         """The class token, the patches, or both."""
-        row = features.tokens.new_zeros(features.tokens.shape[:2])
+        tokens = features.tokens  # weights are float32, whatever the model is
+        row = tokens.new_zeros(tokens.shape[:2], dtype=torch.float32)
         if self.read_from != "patches":
             row[:, : 1 + self.distilled] = 1 / (1 + self.distilled)
         if self.read_from != "class":
@@ -172,10 +173,11 @@ class _Rolling(Weighing):
         match step:
             case Split(split=split, seen=seen):
                 parts = split.kernel**2
-                return seen.new_full((seen.shape[0], seen.shape[1], parts), 1 / parts)
+                shape = (seen.shape[0], seen.shape[1], parts)
             case Merged(seen=seen, grid=grid):
-                count = -(-grid[0] // 2) * -(-grid[1] // 2)
-                return seen.new_full((seen.shape[0], count, 4), 0.25)
+                parts = 4
+                shape = (seen.shape[0], -(-grid[0] // 2) * -(-grid[1] // 2), parts)
+        return seen.new_full(shape, 1 / parts, dtype=torch.float32)
 
 
 def read_from(backbone: Backbone) -> Tokens:

@@ -30,7 +30,11 @@ class AttentionWeights(ABC):
 
     @abstractmethod
     def rows(self, heads: Rows = ALL, queries: Rows = ALL) -> Float[Tensor, "*B h Q N"]:
-        """The weights of some heads and queries, in float32; every row sums to 1."""
+        """The weights of some heads and queries, in float32; none is negative.
+
+        A row sums to 1, but for `KernelWeights`, where its sum is that of the features' products
+        over the same plus epsilon.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,8 @@ class KernelWeights(AttentionWeights):
     Attributes:
         q: Features of the queries, not negative.
         k: Features of the keys.
-        eps: Added to the sum; rows fall short of 1 by as much.
+        eps: Added to the sum: a row sums to total / (total + eps), next to nothing where its
+            features are far smaller than `eps`. The fast path divides by the same.
     """
 
     q: Float[Tensor, "*B h Q m"]

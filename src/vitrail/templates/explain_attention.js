@@ -64,6 +64,11 @@ function queryWords(att, image, query) {
   return placeWords(att, image, query);
 }
 
+function titleWords(att, image, query, pinned) {
+  const words = queryWords(att, image, query);
+  return pinned ? `Pinned: ${words}` : query.kind === "place" ? `Patch: ${words}` : words;
+}
+
 function placeWords(att, image, point) {
   const p = placeAt(att, image.size, point), n = att.grid[1];
   const b = att.block > 1 ? `square of ${att.block} × ${att.block} around ` : "";
@@ -108,7 +113,7 @@ function drawSlot(picture, slot, top) {
   picture.number = slot.number;
   picture.show(image, state.opacity);
   picture.file.textContent = shownImages().length > 1 ? fileName(image.id) : "";
-  picture.words.textContent = (att ? (pinned ? "Pinned: " : "") + queryWords(att, image, query) : "The attention of this layer was left out");
+  picture.words.textContent = att ? titleWords(att, image, query, pinned) : "The attention of this layer was left out";
   picture.root.classList.toggle("pinned", pinned);
   if (!values || att.keys !== "places") {
     clear(picture.heat);
@@ -219,7 +224,7 @@ function renderBar() {
     choice($("who"), [[rows, rows === "pool" ? "the pooling" : "a symbol"]], rows, () => {});
   }
   $("who").hidden = $("who-label").hidden = $("who").childElementCount < 2 && rows !== "symbols";
-  $("pin").textContent = state.pin ? (state.pin2 ? "Take pins away" : "Pin a second") : "Pin";
+  $("pin").textContent = state.pin ? (state.pin2 ? "Remove pins" : "Pin a second") : "Pin";
   $("pin").hidden = rows === "pool";
   $("pin").setAttribute("aria-pressed", Boolean(state.pin));
 }
@@ -267,13 +272,14 @@ function lookAtSymbol(i) {
 
 function renderHint(slot) {
   const { att } = slot;
+  const over = touch ? "Tap" : "Move over";
   let words = "";
   if (att && att.keys === "symbols") words = "Here symbols look at the symbols before them: the shade of each says how much.";
-  else if (att && att.rows === "symbols") words = "Move over the symbols to see where each was read; over the image for the numbers.";
-  else if (att && att.rows === "pool") words = "The pooling has one learned query: the picture is where it looks. Move over it for the numbers.";
+  else if (att && att.rows === "symbols") words = `${over} the symbols to see where each was read; the image for the numbers.`;
+  else if (att && att.rows === "pool") words = `The pooling has one learned query: the picture is where it looks. ${over} it for the numbers.`;
   else if (att && state.who !== "patch" && !att.tokens.includes(state.who)) words = `This layer has no ${state.who} token; the patch under the pointer is shown.`;
-  else if (att && !state.pin && state.who === "patch" && att.window[0] >= att.grid[0]) words = matchMedia("(hover: none)").matches ? "Tap the image to see where a patch looks, then Pin to compare it with another." : "Move over the image to see where each patch looks. Click to pin one and compare it with others.";
-  else if (state.pin && !state.pin2) words = "Move over any picture: the pinned one tells what it gives to the patch there, the other shows where that patch looks.";
+  else if (att && !state.pin && state.who === "patch" && att.window[0] >= att.grid[0]) words = touch ? "Tap the image to see where a patch looks, then Pin to compare it with another." : "Move over the image to see where each patch looks. Click to pin one and compare it with others.";
+  else if (state.pin && !state.pin2) words = `${over} any picture: the pinned one tells what it gives to the patch there, the other shows where that patch looks.`;
   else if (att && att.window[0] < att.grid[0]) words = "This layer looks inside windows: what is outside the window of a patch stays clear. The heads show the window alone.";
   $("hint").textContent = words;
 }

@@ -33,7 +33,7 @@ function renderStrip() {
     const beside = card.querySelector(".beside");
     if (!beside) return;
     beside.hidden = i === state.a;
-    beside.textContent = i === state.b ? "beside ✓" : "beside";
+    beside.textContent = i === state.b ? "beside ✓" : "compare";
     beside.setAttribute("aria-pressed", i === state.b);
     beside.setAttribute("aria-label", `Show ${fileName(DATA.images[i].id)} beside`);
   });
@@ -57,14 +57,41 @@ function renderTabs() {
         change({ tab: next.key });
         $(`tab-${next.key}`).focus();
       });
+      make("option", "", $("tab-list"), tab.name).value = tab.key;
     }
+    bar.addEventListener("scroll", fadeTabs, { passive: true });
+    addEventListener("resize", fadeTabs);
   }
+  $("tab-list").value = state.tab;
+  let shown = null;
   [...bar.children].forEach((button, i) => {
     const on = tabs[i].key === state.tab;
+    const was = button.getAttribute("aria-selected") === "true";
     button.setAttribute("aria-selected", on);
     button.tabIndex = on ? 0 : -1;
+    if (on && !was) shown = button;
   });
+  if (shown) showTab(bar, shown); // when all have their widths
   $("panel").setAttribute("aria-labelledby", `tab-${state.tab}`);
+}
+
+// Scrolls the row alone, never the page.
+function showTab(bar, button) {
+  const left = button.offsetLeft - bar.offsetLeft, room = 48;
+  bar.scrollLeft = Math.max(Math.min(bar.scrollLeft, left - room), left + button.offsetWidth + room - bar.clientWidth);
+  fadeTabs();
+}
+
+// A faded end says that there is more.
+function fadeTabs() {
+  const bar = $("tabs");
+  bar.classList.toggle("before", bar.scrollLeft > 2);
+  bar.classList.toggle("after", bar.scrollLeft + bar.clientWidth < bar.scrollWidth - 2);
+}
+
+function stepTab(by) {
+  const at = tabs.findIndex((tab) => tab.key === state.tab);
+  change({ tab: tabs[(at + by + tabs.length) % tabs.length].key });
 }
 
 function render() {
@@ -76,7 +103,7 @@ function render() {
   $("maps").hidden = attention || distance;
   if (attention) renderAttention();
   else if (distance) {
-    if (!$("distance").childElementCount) distancePlot($("distance"));
+    if (!$("distance").childElementCount) distancePlot($("distance"), narrow.matches);
   } else renderMaps();
 }
 
@@ -95,7 +122,8 @@ function listTabs() {
 
 // Moves the patch by one place of the layer that is shown, or the symbol of a text.
 function move(down, right) {
-  const att = state.tab === "attention" ? attentionOf(state.a) : null, [height, width] = DATA.images[state.a].size;
+  if (state.tab !== "attention") return moveCell(down, right);
+  const att = attentionOf(state.a), [height, width] = DATA.images[state.a].size;
   if (!att) return;
   if (att.rows === "symbols") {
     const last = att.shape[1] - 1;
@@ -122,7 +150,8 @@ let speaking = 0;
 function speak() {
   clearTimeout(speaking);
   speaking = setTimeout(() => {
-    const att = state.tab === "attention" ? attentionOf(state.a) : null;
+    if (state.tab !== "attention") return sayCell();
+    const att = attentionOf(state.a);
     if (!att) return;
     const key = views.all[0] && views.all[0].rows.get("key"), image = DATA.images[state.a];
     $("said").textContent = `${DATA.layers[state.layer].name}, ${headWords(state.head)}, ${queryWords(att, image, liveQuery(att))}${key ? `: ${key.label.textContent} ${key.value.textContent}` : ""}`;
@@ -153,19 +182,20 @@ const KEYS = {
   p: pinLive, Enter: pinLive, Escape: () => change({ pin: null, pin2: null }),
   c: () => stepToken(true), t: () => stepToken(false),
   i: () => step("a", 1, 0, lastImage()), I: () => step("a", -1, 0, lastImage()), b: stepBeside,
-  s: () => change({ shared: !state.shared }), "?": () => $("help").showModal(),
+  s: () => change({ shared: !state.shared }), v: () => stepTab(1), V: () => stepTab(-1), "?": () => $("help").showModal(),
 };
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || $("help").open) return;
   const own = event.target.closest("button, a, summary, input, [role=button]");
+  if (event.target.matches("select")) return;
   const slides = event.target.matches("input") && /^(Arrow|Home|End|Page)/.test(event.key);
   if (slides || (own && (event.key === "Enter" || event.key === " "))) return;
   const tab = Number(event.key);
   if (event.key.length === 1 && tab >= 1 && tab <= tabs.length) change({ tab: tabs[tab - 1].key });
   else if (KEYS[event.key]) {
     if (event.key.startsWith("Arrow")) {
-      if (state.tab !== "attention") return;
+      if (state.tab === "distance") return;
       event.preventDefault();
     }
     KEYS[event.key]();
@@ -188,8 +218,12 @@ function begin() {
   $("shared").addEventListener("change", (event) => change({ shared: event.target.checked }));
   $("root").addEventListener("change", (event) => change({ root: event.target.checked }));
   $("block").addEventListener("input", (event) => change({ block: Number(event.target.value) }));
+  $("tab-list").addEventListener("change", (event) => change({ tab: event.target.value }));
+  $("tab-before").addEventListener("click", () => stepTab(-1));
+  $("tab-after").addEventListener("click", () => stepTab(1));
   $("help-open").addEventListener("click", () => $("help").showModal());
   addEventListener("hashchange", () => { fromHash(); change(); });
+  narrow.addEventListener("change", () => { $("distance").replaceChildren(); change(); });
   render();
 }
 begin();

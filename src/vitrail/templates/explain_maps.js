@@ -42,7 +42,7 @@ function aboutTab(key) {
   if (key === "norms") return "How long the vector of each token is. A few patches of even background that are far longer than the rest are artefacts: the model keeps there what concerns the whole image.";
   const one = DATA.images[state.a].maps.find((map) => `map-${map.key}` === key);
   if (!one) return "";
-  return `${one.paper}. ${one.target ? "What speaks for the class that is named." : "The same for every class."} The greatest value is brightest.`;
+  return `${one.about} ${one.paper[0].toUpperCase()}${one.paper.slice(1)}.`;
 }
 
 function renderMapRow(row, image, key) {
@@ -60,6 +60,7 @@ function renderMapRow(row, image, key) {
   const values = valuesOf(map.cells, floatsOf), grid = map.cells.grid;
   const low = key === "norms" ? values.reduce((a, b) => Math.min(a, b), Infinity) : 0;
   const high = values.reduce((a, b) => Math.max(a, b), low);
+  row.laid = { grid, cell: map.cell };
   picture.place(grid, map.cell);
   drawMap(picture.heat, grid, values, low, high);
   picture.ends(low, high);
@@ -81,7 +82,7 @@ function cellNumbers(picture, map, image, grid, point, value, high, norms) {
     if (!norms && typeof here === "number") rows.push(["part", "of the greatest", high ? percent(here / high) : "–"]);
   } else {
     picture.mark("key", null);
-    rows.push(["cell", "Move over the image", "–"]);
+    rows.push(["cell", touch ? "Tap the image" : "Move over the image", "–"]);
   }
   return rows;
 }
@@ -93,12 +94,33 @@ function renderColours(row, image, point) {
   row.side.dataset.key = "";
   if (!map) return;
   const bytes = valuesOf(map.cells, bytesOf), grid = map.cells.grid;
+  row.laid = { grid, cell: map.cell };
   picture.place(grid, map.cell);
   drawColours(picture.heat, grid, bytes);
   picture.ends(0, null);
   picture.words.textContent = "Like colours, like features";
   picture.file.textContent = fileName(image.id);
   picture.tell(cellNumbers(picture, map, image, grid, point, (p) => `${bytes[3 * p]}, ${bytes[3 * p + 1]}, ${bytes[3 * p + 2]}`, 0, true));
+}
+
+// Moves the point by a cell of the map; from nothing to the middle.
+function moveCell(down, right) {
+  const row = mapRows[0], image = DATA.images[state.a];
+  if (!row || !row.laid || state.tab === "distance") return;
+  const old = row.point || { x: 0.5, y: 0.5 }, by = row.point ? [down, right] : [0, 0];
+  const [y, x] = [old.y, old.x].map((part, i) => {
+    const size = image.size[i], side = row.laid.cell[i], last = row.laid.grid[i] - 1;
+    const cell = Math.max(0, Math.min(last, Math.floor(part * size / side) + by[i]));
+    return Math.min((cell + 0.5) * side, size - 0.5) / size;
+  });
+  row.point = { y, x };
+  change();
+  speak();
+}
+
+function sayCell() {
+  const row = mapRows[0], cell = row && row.point && row.picture.rows.get("cell");
+  if (cell) $("said").textContent = `${row.picture.words.textContent}, ${cell.label.textContent}: ${cell.value.textContent}`;
 }
 
 // What stands beside a map: curves, all methods in a table; for norms the other tokens.
@@ -119,6 +141,7 @@ function renderSide(row, image, map, key) {
   const lines = all.map((one) => [one.name, say(one.curves[0].area), say(one.curves[1].area)]);
   const [gone, back] = all[0].curves;
   table(row.plots, ["Area on this image", "deletion", "insertion"], [...lines, ["Random", say(gone.randomArea), say(back.randomArea)]], all.indexOf(map));
+  make("p", "small muted across", row.plots, "One image proves little. “vitrail explain MODEL DATA --score” measures all methods over many, with intervals.");
 }
 
 function answer(parent, image) {

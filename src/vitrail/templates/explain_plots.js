@@ -53,13 +53,17 @@ function curvePlot(curve, target) {
   const rule = draw("line", { class: "rule", y1: box.top, y2: box.bottom, visibility: "hidden" }, svg);
   const dots = ["ours", "random"].map((name) => draw("circle", { class: `dot ${name}`, r: 4, visibility: "hidden" }, svg));
   const key = make("p", "key", root);
-  const rest = `<i class="ours"></i>this map <b></b> <i class="random"></i>random <b></b>`;
-  key.innerHTML = rest;
+  const areas = ["this map", "random"].map((name, i) => {
+    const part = make("span", "", key);
+    make("i", i ? "random" : "ours", part);
+    part.append(`${name} `);
+    return make("b", "", part);
+  });
   const told = make("p", "small muted told", root);
   const idle = () => {
     [rule, ...dots].forEach((one) => one.setAttribute("visibility", "hidden"));
-    key.children[1].textContent = say(curve.area);
-    key.children[3].textContent = say(curve.randomArea);
+    areas[0].textContent = say(curve.area);
+    areas[1].textContent = say(curve.randomArea);
     told.textContent = `Area below the curve: ${better}.`;
   };
   idle();
@@ -73,7 +77,7 @@ function curvePlot(curve, target) {
     [curve.values, curve.random].forEach((values, j) => {
       dots[j].setAttribute("cx", x(curve.shares[i]));
       dots[j].setAttribute("cy", y(values[i]));
-      key.children[2 * j + 1].textContent = percent(values[i]);
+      areas[j].textContent = percent(values[i]);
     });
     [rule, ...dots].forEach((one) => one.setAttribute("visibility", "visible"));
     told.textContent = `Probability of ${target} with ${percent(curve.shares[i])} of the pixels ${curve.kind === "deletion" ? "gone" : "there"}.`;
@@ -83,15 +87,15 @@ function curvePlot(curve, target) {
 }
 
 // How far each head looks, layer by layer.
-function distancePlot(parent) {
+function distancePlot(parent, small) {
   const { layers, numbers, pixels, images } = DATA.distances;
   const root = make("figure", "plot wide", parent);
   make("h2", "", root, "How far each head looks");
-  make("p", "muted", root, `Mean distance from a patch to what it looks at, weighted by its attention, over ${images === 1 ? "one image" : `${images} images`}. A head near the bottom looks around itself, as a convolution would; one at the top looks at the whole image. Each dot is a head; a click shows it at work.`);
+  make("p", "muted", root, `Mean distance from a patch to what it looks at, weighted by its attention, over ${images === 1 ? "one image" : `${images} images`}. A head near the bottom looks around itself, as a convolution would; one at the top looks at the whole image. Each dot is a head; ${touch ? "tap" : "click"} one to see it at work.`);
   const all = pixels.flat().filter((value) => value !== null);
-  const step = Math.ceil(layers.length / 14);
+  const step = Math.ceil(layers.length / (small ? 9 : 14));
   const { svg, x, y } = axes(root, {
-    width: 760, height: 400, top: 1.08 * Math.max(...all, 1e-9), right: layers.length + 0.5,
+    width: small ? 360 : 760, height: small ? 300 : 400, top: 1.08 * Math.max(...all, 1e-9), right: layers.length + 0.5,
     xTicks: layers.map((_, i) => [i + 0.75, `${i + 1}`]).filter((_, i) => i % step === 0),
     xLabel: "layer", yLabel: "pixels", format: (v) => `${Number(v.toPrecision(3))}`,
   });

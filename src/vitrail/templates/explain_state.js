@@ -4,6 +4,8 @@ const state = {
   tab: "", a: 0, b: -1, layer: 0, head: -1, who: "patch", at: { x: 0.5, y: 0.5 },
   pin: null, pin2: null, symbol: 0, opacity: 0.8, shared: false, root: false, target: 0, block: -1,
 };
+const narrow = matchMedia("(max-width: 40rem)");
+const touch = matchMedia("(hover: none)").matches; // there is no moving over: people tap
 let pointer = null; // where the pointer is on an image, x and y from 0 to 1; null where it is not
 
 const round4 = (v) => Math.round(1e4 * v) / 1e4;

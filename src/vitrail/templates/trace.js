@@ -71,7 +71,7 @@ function mixed(anchors, v) {
   return anchors[i].map((a, c) => Math.round(a + (anchors[i + 1][c] - a) * (x - i)));
 }
 const viridis = (v) => mixed(VIRIDIS, v);
-const signed = (v) => mixed([[10, 106, 168], [247, 247, 247], [200, 87, 11]], (v + 1) / 2);
+const signed = (v) => mixed([[10, 106, 168], [247, 247, 247], [179, 74, 5]], (v + 1) / 2);
 
 /* The image and its places. A view spans whole cells; it may reach beyond the image. */
 const [imageHeight, imageWidth] = page.image.size;
@@ -87,6 +87,8 @@ function cellOn(grid, stride) {
   return [Math.min(Math.floor(y / stride), grid[0] - 1), Math.min(Math.floor(x / stride), grid[1] - 1)];
 }
 const rowsColumns = (cell) => ({ row: Math.floor(cell / gridColumns), column: cell % gridColumns });
+/* People count from one, as on the page of `vitrail explain`. */
+const told = ({ row, column }) => ({ row: row + 1, column: column + 1 });
 function nearest(row, column) {
   let best = 0, least = Infinity;
   page.queries.forEach((cell, i) => {
@@ -167,7 +169,7 @@ function pointed(node, item, values, line, prefix = "") {
     const [y, x] = pointer(node, event);
     const row = Math.floor(y / item.stride), column = Math.floor(x / item.stride);
     const v = values[row * item.grid[1] + column];
-    line.textContent = v === undefined ? "" : `${prefix}${word("cell", { row, column })}: ${Number.isNaN(v) ? "–" : number(v)}`;
+    line.textContent = v === undefined ? "" : `${prefix}${word("cell", told({ row, column }))}: ${Number.isNaN(v) ? "–" : number(v)}`;
   });
   node.addEventListener("mouseleave", () => { line.textContent = ""; });
 }
@@ -262,7 +264,7 @@ const kinds = {
       if (cell < -100) return "0";
       if (cell < 0) return said(item.others[-1 - cell]);
       const row = Math.floor(cell / item.grid[1]), column = cell % item.grid[1];
-      return row === own[0] && column === own[1] ? word("self") : word("cell", { row, column });
+      return row === own[0] && column === own[1] ? word("self") : word("cell", told({ row, column }));
     };
     const head = make("tr", {}, make("th", { scope: "row" }, "q"));
     for (const v of q.subarray(0, shown)) head.append(make("td", {}, number(v, 3)));
@@ -446,7 +448,7 @@ function drawPicker() {
     }
   }
   outlineCell(pen, scale, page.grid, page.stride, 2.5);
-  document.getElementById("chosen").textContent = word("patch", rowsColumns(page.queries[state.query]));
+  document.getElementById("chosen").textContent = word("patch", told(rowsColumns(page.queries[state.query])));
 }
 function render() {
   drawPicker();

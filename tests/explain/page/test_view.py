@@ -14,6 +14,7 @@ from vitrail.explain.capture import LayerAttention, capture
 from vitrail.explain.layers import attention_layers
 from vitrail.explain.layout import OnImage, Pooled, Reading
 from vitrail.explain.methods import METHODS
+from vitrail.explain.page import stream
 from vitrail.explain.page.budget import FINEST, Plan
 from vitrail.explain.page.look import look
 from vitrail.explain.page.packed import Laid, Packed, tolerance, unpack
@@ -131,7 +132,7 @@ def test_a_layer_that_does_not_fit_in_memory_goes_through_the_disk(
 ) -> None:
     model, image = tiny_model(backbone=tiny_config(depth=3)), photo(0)
     whole = list(stream_attention(model, image, range(3)))
-    monkeypatch.setattr("vitrail.explain.page.stream.AT_ONCE", 10)
+    monkeypatch.setattr(stream, "AT_ONCE", 10)
     parts = list(stream_attention(model, image, range(3)))
     for one, other in zip(whole, parts, strict=True):
         assert one.layer.index == other.layer.index

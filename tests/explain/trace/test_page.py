@@ -133,7 +133,7 @@ def test_in_a_browser(found: Trace, tmp_path: Path, name: str) -> None:
         for query in (0, len(found.queries) - 1):
             page.evaluate(f"select({query})")
             row, column = divmod(found.queries[query], found.grid[1])
-            assert page.inner_text("#chosen") == f"Patch: row {row}, column {column}"
+            assert page.inner_text("#chosen") == f"Patch: row {row + 1}, column {column + 1}"
             weights = next(s for s in found.steps if s.key == "softmax").items[0]
             assert isinstance(weights, Heat)
             total = weights.beside[-1][1][query]

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-import vitrail.explain.trace.words as words
 from presets import PRESETS, preset_model
 from tiny import photo
+from vitrail.explain.trace import words
 from vitrail.explain.trace.data import Text
 from vitrail.explain.trace.run import trace
 from vitrail.explain.trace.words import PAGE, WORDS, join, say

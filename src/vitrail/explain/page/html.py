@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +11,9 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vitrail.explain.layers import AttentionLayer
+from vitrail.explain.page.about import ABOUT
 from vitrail.explain.page.packed import Bits, Packed, tolerance
 from vitrail.explain.page.view import (
     ColourView,
@@ -23,6 +22,7 @@ from vitrail.explain.page.view import (
     MapView,
     NormView,
 )
+from vitrail.report_templates import open_templates, script_hash
 from vitrail.types import Grid, Skipped
 from vitrail.weights.modelfile import write_atomically
 
@@ -89,16 +89,9 @@ def write_page(page: PageView, out: Path) -> Path:
 
 def render_page(page: PageView) -> str:
     """The page as text."""
-    environment = Environment(
-        loader=PackageLoader("vitrail", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = open_templates()
     sources = [environment.get_template(f"explain_{part}.js").render() for part in SCRIPTS]
     script = '"use strict";\n(() => {\n' + "\n".join(sources) + "\n})();\n"
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     blobs: dict[str, str] = {}
     return environment.get_template("explain.html").render(
         page=page,
@@ -107,7 +100,7 @@ def render_page(page: PageView) -> str:
         data=_json(_page(page, blobs)),
         blobs=blobs,
         script=script,
-        script_hash=digest,
+        script_hash=script_hash(script),
     )
 
 
@@ -199,6 +192,7 @@ def _map(one: MapView) -> dict[str, Any]:
     return {
         "key": one.key,
         "name": one.name,
+        "about": ABOUT[one.key],
         "paper": one.paper,
         "target": one.target,
         "cells": _floats(one.cells),

@@ -120,8 +120,8 @@ def explain(
         progress: Called after each image with the number done.
 
     Raises:
-        ExplainError: an unknown class, a method that cannot explain this model, or no image that
-            can be read.
+        ExplainError: an unknown class, a method that cannot explain this model, too little room for
+            a page, or no image that can be read.
         ModelFileError: the page cannot be written.
     """
     wanted = wanted or Wanted()
@@ -130,7 +130,13 @@ def explain(
     about = _class_named(model, wanted.about)
     layers = attention_layers(model)
     empty = PageView(name, facts(model), layers, notes=tuple(notes), refused=refused)
-    room = IMAGES_SHARE * (wanted.max_bytes - len(render_page(empty).encode()))
+    frame = len(render_page(empty).encode())
+    if frame >= wanted.max_bytes:
+        raise ExplainError(
+            f"--max-mb {wanted.max_bytes / 1e6:g}: a page without any image has {frame / 1e6:.2f} "
+            "MB; give more"
+        )
+    room = IMAGES_SHARE * (wanted.max_bytes - frame)
     seen = _look(model, dataset, methods, about, wanted, out, room, progress)
     if not seen.views:
         reasons = "; ".join(f"{bad.id}: {bad.reason}" for bad in seen.skipped[:3])
@@ -219,7 +225,8 @@ def _class_named(model: Model, name: str | None) -> int | None:
         return None
     task = model.task
     if not isinstance(task, Classify):
-        raise ExplainError(f"class '{name}': this model does {model.config.task.kind}")
+        kind = model.config.task.kind
+        raise ExplainError(f"class '{name}': this model does {kind}, without classes; give none")
     classes = task.config.classes
     if name not in classes:
         shown = ", ".join(classes[:10]) + (" ..." if len(classes) > 10 else "")

@@ -99,7 +99,7 @@ def _queries(scene: Scene, seen: Look) -> Step:
         shapes=(tuple(into.shape), (*into.shape[:2], 3 * D), (3, *per_head)),
         formula=formula,
         source=tuple(code),
-        items=(Rows(say("qkv.rows", head=scene.head), tuple(rows)), *items),
+        items=(Rows(say("qkv.rows", head=scene.head + 1), tuple(rows)), *items),
     )
 
 
@@ -209,7 +209,7 @@ def _softmax(scene: Scene, seen: Look) -> Step:
         chosen = seen.weights if head == 0 else seen.all_heads[:, head - 1]
         values = torch.full((len(chosen), cells), torch.nan)
         spread(values, seen.cells, chosen)
-        caption = say("softmax.heat") if head == 0 else say("name.head", n=head - 1)
+        caption = say("softmax.heat") if head == 0 else say("name.head", n=head)
         maps.append(
             Heat(
                 caption,
@@ -280,7 +280,7 @@ def _joined(scene: Scene, seen: Look) -> Step:
     mine, d = scene.rows(into), seen.out.shape[1]
     first = scene.head * d
     heads = [
-        Row(say("name.head_output", n=head), mine[:, head * d : head * d + SHOWN].clone(), d)
+        Row(say("name.head_output", n=head + 1), mine[:, head * d : head * d + SHOWN].clone(), d)
         for head in sorted({0, scene.head, module.heads - 1})
     ]
     code = (

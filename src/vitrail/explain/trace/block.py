@@ -51,7 +51,7 @@ def block_steps(scene: Scene) -> list[Step]:
         case _:
             first = [_norm(scene, 1), *inner, _residual(scene, 1)]
             steps = [*first, _norm(scene, 2), _mlp(scene), _residual(scene, 2)]
-    heading = say("chapter.block", layer=scene.layer, head=scene.head)
+    heading = say("chapter.block", layer=scene.layer + 1, head=scene.head + 1)
     return [replace(steps[0], chapter=heading), *steps[1:]]
 
 

@@ -301,8 +301,8 @@ class Trace:
     """The way of one image through one model.
 
     Attributes:
-        name: Of the image.
-        model: What the model is, in a few words.
+        name: Of the model.
+        model: What it is, in a few words.
         answer: What it says of the image.
         image: The prepared image, RGB.
         grid: Rows and columns of the cells of the chosen block.

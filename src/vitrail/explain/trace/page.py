@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import json
 from dataclasses import fields, is_dataclass
@@ -13,13 +12,13 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from vitrail.explain.trace.data import Heat, Text, Tiles, Trace
 from vitrail.explain.trace.words import PAGE
+from vitrail.report_templates import open_templates, script_hash
 from vitrail.weights.modelfile import write_atomically
 
 NOTHING = 255
@@ -42,15 +41,8 @@ def write_trace(trace: Trace, out: Path, language: Language = "en") -> Path:
 
 def render_trace(trace: Trace, language: Language = "en") -> str:
     """The page as text; only its own script may run, whatever stands in names."""
-    environment = Environment(
-        loader=PackageLoader("vitrail", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = open_templates()
     script = environment.get_template("trace.js").render()
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     data = json.dumps(_page(trace), ensure_ascii=False, separators=(",", ":"))
     return environment.get_template("trace.html").render(
         trace=trace,
@@ -59,7 +51,7 @@ def render_trace(trace: Trace, language: Language = "en") -> str:
         # In a script element nothing else needs an escape.
         data=data.replace("<", "\\u003c"),
         script=script,
-        script_hash=digest,
+        script_hash=script_hash(script),
     )
 
 

@@ -43,7 +43,7 @@ def trace(
     Args:
         model: Any model with attention; it is put into evaluation mode.
         image: Decoded and upright, not prepared.
-        name: Of the image, for the page.
+        name: Of the model, for people.
         layer: Block whose inside is shown, from 0; the middle one by default. The blocks of Swin
             are counted through all stages, those of T2T begin after its soft splits.
         head: Attention head that is shown, from 0.

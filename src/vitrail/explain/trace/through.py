@@ -29,7 +29,7 @@ def through_step(scene: Scene) -> Step:
         first_norms.append(length(tokens[0, 0]))
         maps.append(
             Heat(
-                say("through.after", n=i - 1) if i else say("through.before"),
+                say("through.after", n=i) if i else say("through.before"),
                 cosine(mine, patches),
                 scene.grid(block),
                 block_stride(scene.backbone, block),

@@ -1,0 +1,37 @@
+"""What each method does, in a few plain words for who meets it on a page."""
+
+from __future__ import annotations
+
+ABOUT = {
+    "conservative": (
+        "What the pixels of each cell gave to the class: gradient times pixel, with attention "
+        "weights and norms held fixed. What speaks against the class is left out."
+    ),
+    "gradient_rollout": (
+        "Attention followed through all layers, where only what helped the class counts, beside "
+        "what each token kept of itself."
+    ),
+    "relevance": (
+        "Attention times its gradient for the class, added up through all layers. What speaks "
+        "against the class is left out."
+    ),
+    "gradcam": (
+        "The last feature map, its channels weighted by how much they raise the class. What "
+        "speaks against the class is left out."
+    ),
+    "rollout": (
+        "Attention multiplied through all layers, half of each being what a token kept: how much "
+        "of each patch flows into the answer, whatever the answer is."
+    ),
+    "raw": (
+        "One layer by itself (the last one, heads averaged, unless said otherwise), as seen from "
+        "the tokens that the answer is read from. It knows nothing of the class."
+    ),
+    "occlusion": (
+        "How much less probable the class becomes when a square is covered. It asks the model "
+        "itself and is the slow reference for the others."
+    ),
+    "centre": "A spot in the middle of every image. It knows nothing of the model.",
+    "random": "Chance. It knows nothing of the model.",
+}
+"""One entry a method of `vitrail.explain.methods`, by its key."""
