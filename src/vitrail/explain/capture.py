@@ -42,8 +42,9 @@ class LayerAttention:
         layout: Where its rows and columns lie.
         heads: Numbers of the heads that were asked for.
         queries: Numbers of the rows that were asked for; None for all.
-        weights: softmax(q kᵀ · scale + bias) in float32; every row sums to 1. The columns of a
-            layer with windows are the places of the row's window.
+        weights: softmax(q kᵀ · scale + bias) in float32; every row sums to 1, of a Performer to
+            total / (total + 1e-8). The columns of a layer with windows are the places of the row's
+            window.
         error: Largest difference between `weights @ v` and what the fused kernel gave, relative to
             the largest value of the latter: the proof that these weights were used.
     """
@@ -152,7 +153,8 @@ def capture(
         wanted = choose_heads(layer, heads)
         ran = _windowed if isinstance(layout, Windowed) else _whole
         seen = ran(weights, v.detach(), out.detach(), wanted, rows)
-        with torch.autocast(out.device.type, enabled=False):  # float32 it is, whatever runs
+        # In float32 and without a graph, whatever runs.
+        with torch.no_grad(), torch.autocast(out.device.type, enabled=False):
             if to is None:
                 values, gap = seen.kept()
             else:
