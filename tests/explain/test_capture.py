@@ -86,7 +86,7 @@ def test_every_layer_of_every_family_is_what_the_fused_path_used(
 @given(
     st.sampled_from(POSITIONS),
     st.integers(0, 999),
-    st.floats(0.1, 1.5),
+    st.floats(0.1, 0.8),
     st.booleans(),
     st.integers(0, 2),
 )
