@@ -459,6 +459,8 @@ def test_slips_of_the_hand(tmp_path: Path) -> None:
     model = tiny_model()
     with pytest.raises(ExplainError, match=r"give a list, e\.g\. \['class'\]"):
         capture(model, queries="class").__enter__()
+    with pytest.raises(ExplainError, match=r"give a list, e\.g\. \[\(3, 3\)\]"):
+        capture(model, queries=(3, 3)).__enter__()
     (tmp_path / "file").write_text("")
     for to in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(ExplainError, match="no folder"):

@@ -140,8 +140,8 @@ def capture(
         ExplainError: no attention, no such layer or head, or `to` can be no folder; a query is
             looked up as the model runs.
     """
-    if isinstance(queries, str):  # a string is a sequence too, of letters
-        raise ExplainError(f"queries '{queries}': give a list, e.g. ['{queries}']")
+    if isinstance(queries, str | tuple):  # a name is a sequence too, and so is a pixel
+        raise ExplainError(f"queries {queries!r}: give a list, e.g. [{queries!r}]")
     chosen = choose_layers(insist_attention(model), layers)
     for layer in chosen:
         choose_heads(layer, heads)
