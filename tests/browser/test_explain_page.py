@@ -277,14 +277,15 @@ def test_a_map_its_numbers_and_its_curves(opened: Opened) -> None:
 
 def test_arrows_read_a_map_and_a_list_holds_all_views(opened: Opened) -> None:
     opened.page.set_viewport_size({"width": 390, "height": 844})
-    assert opened.page.is_hidden("#tabs")
+    opened.until("getComputedStyle(document.getElementById('tabs')).display === 'none'")
     opened.page.select_option("#tab-list", "map-relevance")
-    opened.press("ArrowRight", "ArrowRight", "ArrowUp")
-    shown = opened.page.locator("#map-views .numbers:visible").first.inner_text()
-    assert "row 4, column 8" in shown
+    opened.until("document.querySelector('#map-views .numbers')?.offsetParent != null")
+    for key in ("ArrowRight", "ArrowRight", "ArrowUp"):
+        opened.press(key)
+    said = "[...document.querySelectorAll('#map-views .numbers')].map((one) => one.innerText)"
+    opened.until(f"{said}.some((text) => text.includes('row 4, column 8'))")
     opened.page.click("#tab-after")
-    opened.settle()
-    assert opened.page.input_value("#tab-list") == "map-gradcam"
+    opened.until("document.getElementById('tab-list').value === 'map-gradcam'")
     names = opened.page.locator("#tab-list option").all_inner_texts()
     assert names == opened.page.locator("#tabs button").all_text_contents()
 
