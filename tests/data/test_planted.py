@@ -13,7 +13,6 @@ from vitrail.data.dataset import Subset
 from vitrail.data.loader import Loader
 from vitrail.data.order import Sequential
 from vitrail.data.planted import (
-    CHANCE,
     CLASSES,
     MOST,
     PATCH,
@@ -97,7 +96,7 @@ def test_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sample.evidence is not None
     assert sample.evidence.dtype == torch.bool
     assert sample.evidence.shape == (SIDE, SIDE)
-    assert sample.evidence.float().mean().item() == pytest.approx(CHANCE)
+    assert sample.evidence.float().mean().item() == pytest.approx(PATCH**2 / SIDE**2)
     stored = len(DATA.read_bytes(61))
     monkeypatch.setattr(Planted, "render", None)
     assert DATA.stored_size(61) == stored, "known without rendering"

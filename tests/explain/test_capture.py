@@ -24,10 +24,11 @@ from vitrail.data.preprocess import Line, Preprocess
 from vitrail.errors import ExplainError
 from vitrail.explain import capture as module
 from vitrail.explain.capture import capture
-from vitrail.explain.layers import attention_layers
+from vitrail.explain.layers import attention_layers, watching
 from vitrail.explain.layout import OfTokens, Windowed
 from vitrail.model import Model, ModelConfig
 from vitrail.nn.attention import Attention
+from vitrail.nn.probe import AttentionWeights, SoftmaxWeights
 from vitrail.nn.windows import CosineWindowAttention, WindowAttention, Windows
 from vitrail.tasks.transcribe import Transcribe, TranscribeConfig
 from vitrail.transformer import Transformer, TransformerConfig
@@ -86,7 +87,7 @@ def test_every_layer_of_every_family_is_what_the_fused_path_used(
 @given(
     st.sampled_from(POSITIONS),
     st.integers(0, 999),
-    st.floats(0.1, 0.8),
+    st.floats(0.1, 1.5),
     st.booleans(),
     st.integers(0, 2),
 )
@@ -95,13 +96,22 @@ def test_rows_sum_to_one_and_the_weights_are_those_of_the_fused_kernel(
 ) -> None:
     config = tiny_config(positions=positions(), qk_norm=qk_norm, registers=registers)
     backbone = randomise(build_backbone(config), seed, std).eval()
-    with torch.no_grad(), capture(backbone) as record:
+    scores: list[float] = []
+
+    def watch(layer: object, weights: AttentionWeights, v: object, out: object) -> None:
+        assert isinstance(weights, SoftmaxWeights)
+        found = weights.q @ weights.k.mT * weights.scale
+        scores.append(float((found if weights.bias is None else found + weights.bias).abs().max()))
+
+    layers = attention_layers(backbone)
+    with torch.no_grad(), watching(layers, watch), capture(backbone) as record:
         backbone(images(seed))
     assert len(record.layers) == config.depth
-    for layer in record.layers:
+    for layer, score in zip(record.layers, scores, strict=True):
         assert layer.weights.shape == (2, 2, config.prefix + 6, config.prefix + 6)
         assert (layer.weights.sum(dim=-1) - 1).abs().max() < 1e-6
-        assert layer.error < 1e-5
+        # Rounding of a score of 1,000 alone is 6e-5, in the fused kernel as in ours.
+        assert layer.error < max(1e-5, 2**-24 * score)
 
 
 def test_decoders_are_captured_as_they_write() -> None:

@@ -250,3 +250,13 @@ def test_the_factor_of_the_cosine_is_held_at_100() -> None:
 def test_heads_must_divide_the_width() -> None:
     with pytest.raises(AssertionError, match="width 16 is not a multiple of 3 heads"):
         WindowAttention(16, 3, NoWindowPositions())
+
+
+def test_places_of_windows_by_hand() -> None:
+    """A map of 3 x 3 in windows of 2, rolled by one: the corner meets the padding and the roll."""
+    assert Windows((3, 3), 2, 1).places().tolist() == [
+        [4, 5, 7, 8],
+        [-1, 3, -1, 6],
+        [-1, -1, 1, 2],
+        [-1, -1, -1, 0],
+    ]

@@ -27,9 +27,6 @@ PATCH = 8
 MOST = 4
 """Patches of no class beside the planted one for which there is always room."""
 
-CHANCE = PATCH**2 / SIDE**2
-"""How often a pixel chosen at random lies on the planted patch."""
-
 _NUMBER = {"train": 0, "val": 1, "test": 2}
 _CELLS = ((10, 26.0), (4, 18.0))
 """The background's textures: pixels from one random colour to the next, and their deviation."""

@@ -152,9 +152,9 @@ def capture(
         rows = None if queries is None else [layout.row(query) for query in queries]
         wanted = choose_heads(layer, heads)
         ran = _windowed if isinstance(layout, Windowed) else _whole
-        seen = ran(weights, v.detach(), out.detach(), wanted, rows)
         # In float32 and without a graph, whatever runs.
         with torch.no_grad(), torch.autocast(out.device.type, enabled=False):
+            seen = ran(weights, v, out, wanted, rows)
             if to is None:
                 values, gap = seen.kept()
             else:
@@ -249,21 +249,26 @@ def _whole(
 def _windowed(
     weights: AttentionWeights, v: Tensor, out: Tensor, heads: list[int], rows: list[int] | None
 ) -> _Parts:
-    """Every query sees its window; windows are laid one below the other."""
+    """Every query sees its window; windows are laid one below the other.
+
+    A window's rows are few keys long: all are computed together, and once.
+    """
     batch, windows, all_heads, size, _ = weights.shape
     some = ALL if heads == list(range(all_heads)) else heads
-    wanted = list(range(windows * size)) if rows is None else rows
+    found = weights.rows(some)
+    gap = _gap(found @ v[:, :, some].float(), out[:, :, some])
+    found = found.transpose(1, 2).reshape(batch, len(heads), windows * size, size)
+    if rows is not None:
+        found = found[:, :, rows]
 
     def compute(start: int, end: int) -> tuple[Tensor, float]:
-        part = weights.rows(some)
-        gap = _gap(part @ v[:, :, some].float(), out[:, :, some])
-        return part.transpose(1, 2).flatten(2, 3)[:, :, wanted[start:end]], gap
+        return found[:, :, start:end], gap
 
-    return _Parts((batch, len(heads), len(wanted), size), compute)
+    return _Parts((batch, len(heads), found.shape[2], size), compute)
 
 
 def _gap(again: Tensor, reference: Tensor) -> float:
-    gap = (again.detach() - reference.float()).abs()
+    gap = (again - reference.float()).abs()
     return float(gap.max()) if gap.numel() else 0.0  # no head or no row was asked for
 
 

@@ -117,7 +117,7 @@ def _places(layout: Layout, size: Grid) -> tuple[Float[Tensor, "*W N 2"], Bool[T
     """
     match layout:
         case Windowed(windows=windows):
-            number = layout.places().view(windows.count, -1)
+            number = windows.places()
         case Whole(grid=grid):
             number = torch.arange(grid[0] * grid[1])
         case _:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -161,11 +160,7 @@ class Windowed(OnImage):
 
     def places(self) -> Tensor:
         """The place of each row in raster order; -1 for padding."""
-        rows, columns = self.windows.padded
-        inside = torch.full((rows, columns), -1)
-        count = self.grid[0] * self.grid[1]
-        inside[: self.grid[0], : self.grid[1]] = torch.arange(count).view(self.grid)
-        return self.windows.cut(inside.view(1, -1, 1)).flatten()
+        return self.windows.places().flatten()
 
 
 @dataclass(frozen=True, slots=True)

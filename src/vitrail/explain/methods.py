@@ -43,16 +43,6 @@ def method_named(key: str) -> Method:
     raise ExplainError(f"unknown method '{key}'{nearest(key, keys)}; there are {', '.join(keys)}")
 
 
-def methods_for(model: Model) -> tuple[Method, ...]:
-    """The methods that work on this model, baselines included."""
-    return tuple(method for method in METHODS if not method.refuses(model))
-
-
-def class_methods(model: Model) -> tuple[Method, ...]:
-    """Those of them whose map depends on the class that is asked about."""
-    return tuple(method for method in methods_for(model) if method.of_class)
-
-
 def default_method(model: Model) -> Method:
     """Conservative propagation where there is attention, else Grad-CAM (`docs/explain-scores.md`).
 

@@ -5,7 +5,6 @@ It asks the model itself and assumes nothing of its inside: the slow reference f
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -13,10 +12,10 @@ from typing import ClassVar, Literal
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
-from torch.nn import functional as F
 
 from vitrail.backbones.backbone import Backbone
 from vitrail.errors import ExplainError
+from vitrail.explain.blur import blurred
 from vitrail.explain.gradcam import refuses_without_classes
 from vitrail.explain.layers import cells
 from vitrail.explain.method import Method
@@ -151,16 +150,5 @@ def _covered(image: UInt8[Tensor, "3 H W"], cover: Cover, window: int) -> UInt8[
         case "mean":
             covered = pixels.mean(dim=(1, 2), keepdim=True)
         case "blur":
-            covered = _blurred(pixels, window / 2)
+            covered = blurred(pixels, window / 2)
     return covered.round().to(torch.uint8)
-
-
-def _blurred(pixels: Float[Tensor, "3 H W"], sigma: float) -> Float[Tensor, "3 H W"]:
-    """Gaussian blur; beyond an edge the image goes on as it ends."""
-    reach = math.ceil(2 * sigma)
-    at = torch.arange(-reach, reach + 1, device=pixels.device, dtype=pixels.dtype)
-    kernel = (-at.square() / (2 * sigma**2)).exp()
-    kernel = (kernel / kernel.sum()).expand(3, 1, 1, -1)
-    wide = F.pad(pixels[None], (reach, reach, reach, reach), mode="replicate")
-    along = F.conv2d(wide, kernel, groups=3)
-    return F.conv2d(along, kernel.mT, groups=3)[0]

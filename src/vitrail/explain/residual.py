@@ -77,11 +77,14 @@ def _watched(part: nn.Module, both: _Sum) -> list[RemovableHandle]:
         case TokenBlock():
             first = part.attn.register_forward_hook(both.values)
             return [first, part.norm2.register_forward_pre_hook(both.summed)]
-        case SwinV2Block(mlp=after):  # its norms stand on the branches
-            pass
-        case PreNormBlock(norm2=after) | SwinBlock(norm2=after) | PostNormBlock(norm1=after):
-            pass
+        # The norms of Swin v2 stand on the branches: its sum goes into the MLP as it is.
+        case (
+            SwinV2Block(mlp=after)
+            | SwinBlock(norm2=after)
+            | PreNormBlock(norm2=after)
+            | PostNormBlock(norm1=after)
+        ):
+            first = part.register_forward_pre_hook(both.comes)
+            return [first, after.register_forward_pre_hook(both.summed)]
         case _:
             return []
-    first = part.register_forward_pre_hook(both.comes)
-    return [first, after.register_forward_pre_hook(both.summed)]

@@ -86,6 +86,13 @@ class Windows:
             places = places.roll((self.shift, self.shift), (1, 2))
         return places[:, : self.grid[0], : self.grid[1]].flatten(1, 2)
 
+    def places(self) -> Int[Tensor, "W N"]:
+        """The place of the map, in raster order, at each place of each window; -1 at padding."""
+        (rows, columns), (bottom, right) = self.grid, self.padded
+        inside = torch.full((bottom, right), -1)
+        inside[:rows, :columns] = torch.arange(rows * columns).view(rows, columns)
+        return self.cut(inside.view(1, -1, 1))[0, :, :, 0]
+
     def mask(self, device: torch.device) -> Float[Tensor, "W 1 N N"] | None:
         """What keeps apart places that the roll brought together; None without a shift."""
         if not self.shift:

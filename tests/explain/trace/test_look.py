@@ -9,10 +9,9 @@ import torch
 from tiny import photo, randomise, tiny_config, tiny_model
 from vitrail.backbones.swin import SwinConfig, SwinV2Config
 from vitrail.data.preprocess import CenterCrop, Preprocess
-from vitrail.explain.trace.look import PADDING, Look, look, own_key, window_cells
+from vitrail.explain.trace.look import Look, look, own_key
 from vitrail.explain.trace.scene import Places, Scene, encoder_blocks, watch
 from vitrail.model import Model, ModelConfig
-from vitrail.nn.windows import Windows
 from vitrail.tasks.classify import ClassifyConfig
 
 
@@ -66,17 +65,6 @@ def test_windows(kind: Any, layer: int) -> None:
             ):
                 rolled = [(place - windows.shift) % side // windows.size for place in (at, mine)]
                 assert rolled[0] == rolled[1]
-
-
-def test_cells_of_windows_by_hand() -> None:
-    """A map of 3 x 3 in windows of 2, rolled by one: the corner meets the padding and the roll."""
-    cells = window_cells(Windows((3, 3), 2, 1))
-    assert cells.tolist() == [
-        [4, 5, 7, 8],
-        [PADDING, 3, PADDING, 6],
-        [PADDING, PADDING, 1, 2],
-        [PADDING, PADDING, PADDING, 0],
-    ]
 
 
 def test_a_change_in_one_place_is_seen_where_it_is() -> None:

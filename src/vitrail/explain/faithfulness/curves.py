@@ -38,12 +38,16 @@ class Curves:
     @property
     def deletion_area(self) -> Float[Tensor, "B"]:
         """Area below the curve (trapezoids), 0 to 1; the smaller, the better the map."""
-        return torch.trapezoid(self.deletion, self.shares, dim=1)
+        return self.area(self.deletion)
 
     @property
     def insertion_area(self) -> Float[Tensor, "B"]:
         """Area below the curve (trapezoids), 0 to 1; the greater, the better the map."""
-        return torch.trapezoid(self.insertion, self.shares, dim=1)
+        return self.area(self.insertion)
+
+    def area(self, curve: Float[Tensor, "B S"]) -> Float[Tensor, "B"]:
+        """Area below a curve over these shares (trapezoids)."""
+        return torch.trapezoid(curve, self.shares, dim=1)
 
 
 def curves(

@@ -7,15 +7,14 @@ a blurred copy keeps colours and tears no edges, the mean colour leaves nothing.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
-from torch.nn import functional as F
 
+from vitrail.explain.blur import blurred
 from vitrail.model import Model
 from vitrail.tasks.classify import Classify
 
@@ -43,7 +42,7 @@ def filled(images: UInt8[Tensor, "B 3 H W"], filling: Filling) -> UInt8[Tensor, 
     """
     match filling:
         case "blur":
-            blank = _blurred(images.float())
+            blank = blurred(images.float(), BLUR * min(images.shape[2:]))
         case "mean":
             blank = images.float().mean(dim=(2, 3), keepdim=True).expand(images.shape)
     return blank.round().clamp(0, 255).to(torch.uint8)
@@ -95,17 +94,3 @@ def erased(
         asked = torch.where(gone[:, None], fillings[of], images[of])
         answers.append(probabilities(model, asked, [classes[image] for image in of]))
     return torch.cat(answers).view(len(images), len(spans))
-
-
-def _blurred(images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
-    """Gaussian blur, cut off at three standard deviations or the other edge."""
-    sigma = BLUR * min(images.shape[2:])
-    for axis in (2, 3):
-        reach = min(math.ceil(3 * sigma), images.shape[axis] - 1)
-        offsets = torch.arange(-reach, reach + 1, device=images.device)
-        kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-        shape = (1, 1, -1, 1) if axis == 2 else (1, 1, 1, -1)
-        margin = (0, 0, reach, reach) if axis == 2 else (reach, reach, 0, 0)
-        padded = F.pad(images, margin, mode="reflect").flatten(0, 1)[:, None]
-        images = F.conv2d(padded, (kernel / kernel.sum()).view(shape)).view(images.shape)
-    return images

@@ -257,24 +257,25 @@ def view_attention(
 
 
 def _views(ours: Curves, random: Curves) -> tuple[CurveView, ...]:
-    shares = _numbers(ours.shares)
     return (
-        CurveView(
-            "deletion",
-            shares,
-            _numbers(ours.deletion[0]),
-            float(ours.deletion_area),
-            _numbers(random.deletion[0]),
-            float(random.deletion_area),
-        ),
-        CurveView(
-            "insertion",
-            shares,
-            _numbers(ours.insertion[0]),
-            float(ours.insertion_area),
-            _numbers(random.insertion[0]),
-            float(random.insertion_area),
-        ),
+        _view("deletion", ours, ours.deletion, random.deletion),
+        _view("insertion", ours, ours.insertion, random.insertion),
+    )
+
+
+def _view(
+    kind: Literal["deletion", "insertion"],
+    curves: Curves,
+    ours: Float[Tensor, "1 S"],
+    random: Float[Tensor, "1 S"],
+) -> CurveView:
+    return CurveView(
+        kind,
+        _numbers(curves.shares),
+        _numbers(ours[0]),
+        float(curves.area(ours)),
+        _numbers(random[0]),
+        float(curves.area(random)),
     )
 
 

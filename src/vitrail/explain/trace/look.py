@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from vitrail.explain import layers
 from vitrail.explain.trace.data import Text
 from vitrail.explain.trace.scene import Scene, attention
 from vitrail.explain.trace.words import say
-from vitrail.nn.windows import WindowAttention, Windows
+from vitrail.nn.windows import WindowAttention
 
 PADDING = -1000
 """In the place of a cell: a place of a window that lies beyond the image."""
@@ -83,7 +84,8 @@ def look(scene: Scene) -> Look:
 
 def _look_in_windows(scene: Scene, module: WindowAttention) -> Look:
     found, head, windows = scene.attended(module), scene.head, scene.windows(scene.block)
-    cells = window_cells(windows)
+    cells = windows.places()
+    cells[cells < 0] = PADDING
     window, place = _where(cells, scene.places.queries)
     # Weights of all places of the windows that hold a query: other windows are not asked for.
     weights = found.weights.rows()[0, window, :, place]
@@ -101,17 +103,6 @@ def _look_in_windows(scene: Scene, module: WindowAttention) -> Look:
         out=found.out[0, window, head, place],
         cells=cells[window],
     )
-
-
-def window_cells(windows: Windows) -> Int[Tensor, "W N"]:
-    """The cell of the map at each place of each window; `PADDING` beyond the map."""
-    rows, columns = windows.grid
-    row, column = (
-        axis.reshape(1, -1, 1)
-        for axis in torch.meshgrid(*(torch.arange(n) for n in windows.padded), indexing="ij")
-    )
-    cell = torch.where((row < rows) & (column < columns), row * columns + column, PADDING)
-    return windows.cut(cell)[0, :, :, 0]
 
 
 def _where(cells: Int[Tensor, "W N"], queries: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -134,8 +125,16 @@ def spread(onto: Tensor, cells: Int[Tensor, "Q N"], values: Float[Tensor, "Q N"]
 
 def prefix_names(scene: Scene) -> tuple[Text, ...]:
     """Names of the tokens that are no patches."""
-    names = [say("name.class")] if scene.prefix else []
-    if scene.backbone.distilled:
-        names.append(say("name.distilled"))
-    registers = scene.prefix - len(names)
-    return (*names, *(say("name.register", n=i + 1) for i in range(registers)))
+    return tuple(map(_name, layers.prefix_names(scene.backbone)))
+
+
+def _name(token: str) -> Text:
+    match token.split():
+        case ["class"]:
+            return say("name.class")
+        case ["distillation"]:
+            return say("name.distilled")
+        case [_, number]:
+            return say("name.register", n=int(number))
+        case _:
+            raise AssertionError(f"a token unknown here: {token}")

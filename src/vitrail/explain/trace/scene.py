@@ -15,6 +15,7 @@ from vitrail.backbones.swin import Swin, SwinStage
 from vitrail.backbones.t2t import T2T
 from vitrail.backbones.vit import ViT
 from vitrail.errors import ExplainError
+from vitrail.explain.layers import AttentionLayer, Watch, attention_layers, watching
 from vitrail.model import Model
 from vitrail.nn.attention import Attention
 from vitrail.nn.pooling import AttentionPool
@@ -229,23 +230,21 @@ def watch(model: Model, image: UInt8[Tensor, "3 H W"], layer: int, head: int) ->
     blocks = encoder_blocks(backbone)
     passed: dict[nn.Module, Passed] = {}
     attended: dict[nn.Module, Attended] = {}
-    probed: list[Attention | WindowAttention | AttentionPool] = [attention(blocks[layer])]
-    if isinstance(backbone, ViT) and isinstance(backbone.pool, AttentionPool):
-        probed.append(backbone.pool)
+    probed = [
+        one
+        for one in attention_layers(backbone)
+        if one.module is attention(blocks[layer]) or isinstance(one.module, AttentionPool)
+    ]
     hooks = [
         module.register_forward_hook(_keep(passed)) for module in _watched(model, blocks, layer)
     ]
     device = next(model.parameters()).device
     try:
-        for module in probed:
-            module.probe = _keep_attention(module, attended)
-        with torch.no_grad():
+        with torch.no_grad(), watching(probed, _keep_attention(attended)):
             output = model(prepared[None].to(device))
     finally:
         for hook in hooks:
             hook.remove()
-        for module in probed:
-            module.probe = None
     block = blocks[layer]
     grid, stride = _grid(passed[block]), block_stride(backbone, block)
     cells = [_grid(passed[b]) for b in blocks]
@@ -287,18 +286,14 @@ def _keep(passed: dict[nn.Module, Passed]) -> Callable[[nn.Module, Any, Any], No
     return hook
 
 
-def _keep_attention(
-    module: nn.Module, attended: dict[nn.Module, Attended]
-) -> Callable[[AttentionWeights, Tensor, Tensor], None]:
-    def probe(weights: AttentionWeights, values: Tensor, out: Tensor) -> None:
+def _keep_attention(attended: dict[nn.Module, Attended]) -> Watch:
+    def watch(layer: AttentionLayer, weights: AttentionWeights, v: Tensor, out: Tensor) -> None:
         assert isinstance(weights, SoftmaxWeights)
         bias = None if weights.bias is None else weights.bias.detach().float().cpu()
-        q, k, v, joined = (
-            part.detach().float().cpu() for part in (weights.q, weights.k, values, out)
-        )
-        attended[module] = Attended(SoftmaxWeights(q, k, bias, weights.scale), v, joined)
+        q, k, v, joined = (part.detach().float().cpu() for part in (weights.q, weights.k, v, out))
+        attended[layer.module] = Attended(SoftmaxWeights(q, k, bias, weights.scale), v, joined)
 
-    return probe
+    return watch
 
 
 def _grid(block: Passed) -> Grid:
