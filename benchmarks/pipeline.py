@@ -25,7 +25,7 @@ from timm_shim import timm_data  # noqa: E402
 from vitrail.data.augment import Augment, AugmentConfig, RandomCrop, RandomResizedCrop  # noqa: E402
 from vitrail.data.dataset import Subset  # noqa: E402
 from vitrail.data.decode import decode  # noqa: E402
-from vitrail.data.loader import Loader  # noqa: E402
+from vitrail.data.loader import Loader, on_image  # noqa: E402
 from vitrail.data.open import open_source  # noqa: E402
 from vitrail.data.order import Sequential, Shuffled  # noqa: E402
 from vitrail.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, CenterCrop, Preprocess  # noqa: E402
@@ -42,7 +42,7 @@ def ours(transform: Callable[[Tensor, np.random.Generator], Tensor]) -> Side:
     def side(photos: Subset) -> Tensor:
         loader = Loader(
             photos,
-            transform,
+            on_image(transform),
             batch_size=len(photos),
             order=Sequential(),
             seed=0,

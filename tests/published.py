@@ -1,7 +1,8 @@
 """Parameters and multiply-adds of every published variant, measured on the original classes.
 
 Rows: parameters with the published head, its outputs (0 for none), 1e9 multiply-adds of one image
-of the variant's own size (None: not measured), both products of attention among them.
+of the variant's own size (None: not measured), both products of attention among them. Backbones of
+detectors are counted without what no feature map is made of.
 """
 
 from __future__ import annotations
@@ -81,4 +82,19 @@ MEASURED: dict[str, tuple[int, int, float | None]] = {
     "t2t_vit_14_wide": (25_156_302, 1000, None),
     "resnet18": (11_689_512, 1000, 1.814),
     "resnet50": (25_557_032, 1000, 4.089),
+    "yolos_tiny": (6_321_984, 0, 106.449),
+    "yolos_small": (30_056_448, 0, 70.176),
+    "yolos_small_dwr": (27_093_000, 0, 64.810),
+    "yolos_base": (125_362_176, 0, 708.747),
+    "rf_detr_nano": (21_820_800, 0, 13.842),
+    "rf_detr_small": (21_992_832, 0, 26.391),
+    "rf_detr_medium": (22_097_280, 0, 34.8),
+    "rf_detr_large": (22_343_040, 0, 56.939),
+    "rf_detr_base": (20_280_960, 0, 38.835),
+    # With biases of the keys, of which the original has none: they change nothing.
+    "lw_detr_tiny": (2_855_616 + 6 * 192, 0, 7.616),
+    "lw_detr_small": (4_635_840 + 10 * 192, 0, 11.615),
+    "lw_detr_medium": (18_119_040 + 10 * 384, 0, 37.385),
+    "lw_detr_large": (18_119_040 + 10 * 384, 0, 37.385),
+    "lw_detr_xlarge": (71_627_520 + 10 * 768, 0, 131.393),
 }

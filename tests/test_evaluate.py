@@ -11,7 +11,7 @@ from vitrail.data.workers import Serial
 from vitrail.errors import DataError
 from vitrail.evaluate import evaluate, metrics_of
 from vitrail.metrics.classification import classification_metrics
-from vitrail.predict import write_predictions
+from vitrail.prediction_files import write_predictions
 from vitrail.types import Skipped
 
 CLASSES = ("ant", "bee", "cat")

@@ -1,25 +1,21 @@
 from __future__ import annotations
 
-import csv
-import errno
-import json
-import os
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pyarrow import parquet
 
+from boxed import SCENES, WRITERS, ids_of
+from scenes import tiny_detector
 from tiny import ListDataset, photo, tiny_model
 from vitrail.data.preprocess import Preprocess, TokenBudget
 from vitrail.data.workers import Serial, Threads
-from vitrail.errors import UserError
+from vitrail.errors import DataError
 from vitrail.model import Model
-from vitrail.predict import Row, predict, write_predictions
-from vitrail.types import Classification
+from vitrail.predict import Row, open_for, predict
+from vitrail.types import Classification, Detection
 
 
 def some(count: int = 7) -> ListDataset:
@@ -74,82 +70,54 @@ def test_rows_come_as_batches_are_done() -> None:
     rows.close()
 
 
-ROWS = [
-    Row("a.png", Classification("cät", 0.75, {"cät": 0.75, "d,og": 0.1 + 0.2})),
-    Row("b, c.png", error="truncated\nfile"),
-]
+FOUND = Detection(
+    ((0.0, 0.0, 5.0, 5.0), (1.0, 1.0, 9.0, 9.0), (2.0, 2.0, 4.0, 4.0)),
+    ("cat", "dog", "cat"),
+    (0.9, 0.5, 0.2),
+    (3, 1, 2),
+)
 
 
-def test_json_lines(tmp_path: Path) -> None:
-    out = tmp_path / "new" / "rows.jsonl"
-    assert write_predictions(iter(ROWS), out) == (2, 1)
-    first, second = (json.loads(line) for line in out.read_text(encoding="utf-8").splitlines())
-    assert first == {
-        "path": "a.png",
-        "label": "cät",
-        "score": 0.75,
-        "scores": {"cät": 0.75, "d,og": 0.1 + 0.2},
-    }
-    assert second == {"path": "b, c.png", "error": "truncated\nfile"}
+def test_a_detector_s_rows_know_the_size_of_their_image() -> None:
+    rows = list(predict(tiny_detector(), some(), batch_size=2, workers=Serial()))
+    assert [row.size for row in rows[:3]] == [(8, 20), (11, 19), None]
+    found = rows[0].prediction
+    assert isinstance(found, Detection)
+    assert list(found.scores) == sorted(found.scores, reverse=True)
+    assert all(
+        0 <= x <= 20 and 0 <= y <= 8
+        for x1, y1, x2, y2 in found.boxes
+        for x, y in ((x1, y1), (x2, y2))
+    )
 
 
-def test_csv(tmp_path: Path) -> None:
-    out = tmp_path / "rows.csv"
-    assert write_predictions(ROWS, out) == (2, 1)
-    with out.open(newline="", encoding="utf-8") as file:
-        first, second = csv.DictReader(file)
-    assert list(first) == ["path", "label", "score", "error", "score_cät", "score_d,og"]
-    assert (first["path"], first["label"], first["error"]) == ("a.png", "cät", "")
-    assert float(first["score_d,og"]) == 0.1 + 0.2
-    assert (second["path"], second["label"]) == ("b, c.png", "")
-    assert second["error"] == "truncated\nfile"
+def test_sure_objects() -> None:
+    row = Row("a.png", FOUND, size=(9, 9))
+    sure = row.above(0.5)
+    assert sure.prediction == Detection(FOUND.boxes[:2], ("cat", "dog"), (0.9, 0.5), (3, 1))
+    assert (sure.path, sure.size) == (row.path, row.size)
+    assert (row.answer, sure.answer) == ("2 cat, 1 dog", "1 cat, 1 dog")
+    assert row.above(0.95).answer == "(nothing)"
+    other = Row("b.png", Classification("cat", 0.3, {"cat": 0.3}))
+    assert other.above(0.9) is other
+    assert Row("c.png", error="truncated").above(0.9).answer == "error: truncated"
 
 
-@pytest.mark.parametrize("rows", [ROWS, ROWS[:1], ROWS[1:]])
-def test_parquet(rows: list[Row], tmp_path: Path) -> None:
-    out = tmp_path / "rows.parquet"
-    write_predictions(rows, out)
-    table = parquet.read_table(out)
-    types = {name: str(table.schema.field(name).type) for name in table.column_names}
-    plain = {"path": "string", "label": "string", "score": "double", "error": "string"}
-    assert types.items() >= plain.items()
-    for row, written in zip(rows, table.to_pylist(), strict=True):
-        assert written["path"] == row.path
-        assert written["error"] == row.error
-        if row.prediction:
-            assert written["score_d,og"] == 0.1 + 0.2
-
-
-@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
-def test_no_rows(suffix: str, tmp_path: Path) -> None:
-    assert write_predictions([], tmp_path / f"rows{suffix}") == (0, 0)
-
-
-@pytest.mark.parametrize("name", ["rows.txt", "rows", "rows.json"])
-def test_an_unknown_suffix_is_refused_before_anything_is_predicted(
-    name: str, tmp_path: Path
-) -> None:
-    def rows() -> object:
-        raise AssertionError("was asked")
-        yield
-
-    with pytest.raises(UserError, match=r"write predictions as \.jsonl, \.csv, \.parquet"):
-        write_predictions(rows(), tmp_path / name)
-
-
-def test_parquet_without_pyarrow_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(UserError, match=r"pip install 'vitrail\[parquet\]'"):
-        write_predictions(ROWS, tmp_path / "rows.parquet")
-
-
-def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match="No space left on device"):
-        write_predictions(ROWS, tmp_path / "rows.csv")
-    assert not list(tmp_path.iterdir())
+def test_what_a_person_names_is_opened_with_its_numbers(tmp_path: Path) -> None:
+    """A labelled set of images with numbers; every other folder is one of images."""
+    for name, write in WRITERS.items():
+        write(tmp_path / name, SCENES, ids_of(("cat", "dog", "ant hill"), "with gaps"))
+    model = tiny_detector()
+    file = tmp_path / "coco" / "annotations" / "boxes.json"
+    for path in (tmp_path / "coco", file):
+        found = open_for(model, [str(path)])
+        assert list(found.image_ids) == [10, 11, 12, 13]
+    for name in ("voc", "yolo", "csv"):
+        assert open_for(model, [str(tmp_path / name)]).image_ids is None
+    images = str(tmp_path / "coco" / "images")
+    for asked in ([images], [images, str(tmp_path / "voc")]):
+        assert open_for(model, asked).image_ids is None
+    assert open_for(tiny_model(), [str(tmp_path / "coco")]).image_ids is None
+    (tmp_path / "broken.json").write_text('{"images": [], "annotations": [], "categories": 3}')
+    with pytest.raises(DataError, match=r"broken\.json"):
+        open_for(model, [str(tmp_path / "broken.json")])

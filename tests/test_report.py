@@ -30,7 +30,7 @@ from vitrail.backbones.vit import (
 )
 from vitrail.data.augment import Augment, AugmentConfig, PadCrop
 from vitrail.data.dataset import Dataset, Source
-from vitrail.data.loader import Loader
+from vitrail.data.loader import Loader, on_image
 from vitrail.data.order import Shuffled
 from vitrail.data.preprocess import HALF, CenterCrop, Preprocess
 from vitrail.data.workers import Serial
@@ -186,7 +186,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "img", "link", "br"):
+        if tag not in ("meta", "img", "link", "br", "input"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -285,7 +285,7 @@ def test_augmented_views_are_those_that_the_loader_gave() -> None:
     config = AugmentConfig(geometry=PadCrop(padding=2), hflip=0.5)
     loader = Loader(
         data,
-        Augment(config, model.config.preprocess),
+        on_image(Augment(config, model.config.preprocess)),
         batch_size=8,
         order=Shuffled(),
         seed=5,

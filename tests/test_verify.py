@@ -41,7 +41,7 @@ def golden(model: Model, folder: Path, *, off: float = 0.0) -> Path:
     """A case whose outputs are those of the model itself, wrong by so much."""
     images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     assert isinstance(model.task, Classify)
-    found = outputs_of(model.backbone, model.task, images)
+    found = outputs_of(model, images)
     names = ("logits", "last_hidden_state", "attn_0", "attn_1")
     folder.mkdir()
     outputs = {name: (found[name] + off).contiguous() for name in names}

@@ -60,11 +60,11 @@ def test_what_the_file_does_not_tell_is_asked_for(run: Run) -> None:
 
 
 def test_a_format_that_waits_for_its_task_says_so(run: Run) -> None:
-    for name in ("hf_detr", "detr_official/model.pth"):
+    for name in ("hf_eomt", "segmenter_mask/checkpoint.pth"):
         for more in ((), ("--golden", FOLDER / name.partition("/")[0])):
             found = run("verify", FOLDER / name, *more)
             assert found.code == 2
-            assert "needs the task 'detect', which this version does not have yet\n" in found.err
+            assert "needs the task 'segment', which this version does not have yet\n" in found.err
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from vitrail.data.preprocess import CenterCrop, Preprocess
 from vitrail.errors import BadSampleError
 from vitrail.model import Model, ModelConfig
 from vitrail.tasks.classify import ClassifyConfig
-from vitrail.types import Sample, Target
+from vitrail.types import Boxes, Sample, Target
 
 POSITIONS = get_args(get_args(PositionsConfig)[0])
 """Every member of the union of positions."""
@@ -73,6 +73,35 @@ def randomise(module: nn.Module, seed: int = 0, std: float = 0.4) -> nn.Module:
             noise = torch.randn(parameter.shape, generator=generator) * std
             parameter.copy_(noise)
     return module
+
+
+class BoxSet(Dataset):
+    """Images with boxes; each box is a bright rectangle on grey.
+
+    Args:
+        classes: Class names.
+        targets: The boxes of each image, and its size; 16 x 24 pixels where it has none.
+    """
+
+    def __init__(self, classes: Sequence[str], targets: Sequence[Boxes]) -> None:
+        self.classes, self.multilabel, self.boxes = tuple(classes), False, True
+        self.ids = [f"{i}.png" for i in range(len(targets))]
+        self.targets = [Boxes(target.items, target.size or (16, 24)) for target in targets]
+
+    def read(self, index: int) -> Sample:
+        """Paint one."""
+        target = self.targets[index]
+        assert isinstance(target, Boxes)
+        assert target.size is not None
+        image = torch.full((3, *target.size), 90, dtype=torch.uint8)
+        for box in target.items:
+            left, top, right, bottom = (round(side) for side in box.corners)
+            image[box.label % 3, top:bottom, left:right] = 250
+        return Sample(self.ids[index], image, target)
+
+    def read_bytes(self, index: int) -> bytes:
+        """Its pixels."""
+        return bytes(self.read(index).image.numpy().data)
 
 
 class ListDataset(Dataset):

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from vitrail.explain.trace.run import trace
     from vitrail.metrics.classification import classification_metrics
     from vitrail.model import Model, ModelConfig, create_model, model_names
-    from vitrail.predict import predict, write_predictions
+    from vitrail.predict import predict
+    from vitrail.prediction_files import write_predictions
     from vitrail.probe.run import probe
     from vitrail.report import write_report
     from vitrail.studies.run import study
@@ -64,7 +65,7 @@ _HOME = {
     "trace": "vitrail.explain.trace.run",
     "train": "vitrail.train.run",
     "verify": "vitrail.verify",
-    "write_predictions": "vitrail.predict",
+    "write_predictions": "vitrail.prediction_files",
     "write_report": "vitrail.report",
 }
 

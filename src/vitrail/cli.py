@@ -8,7 +8,6 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -16,15 +15,15 @@ import click
 
 from vitrail import __version__
 from vitrail.cli_explain import explain, trace
+from vitrail.cli_predict import evaluate, predict
 from vitrail.cli_weights import convert, probe, verify
 from vitrail.errors import UserError
-from vitrail.options import BATCH, DEVICE, JSON, SET
+from vitrail.options import JSON, SET
 from vitrail.terminal import (
     Bar,
     Live,
     print_findings,
     print_json,
-    print_measured,
     print_metrics,
     print_result,
     print_table,
@@ -51,7 +50,7 @@ def cli() -> None:
 @click.argument("data", required=False)
 @click.option(
     "--task",
-    type=click.Choice(["classify", "transcribe"]),
+    type=click.Choice(["classify", "transcribe", "detect"]),
     help="What to learn. [default: what the labels of DATA are made for]",
 )
 @click.option("--model", help="A variant of `vitrail models`; default: the recipe's.")
@@ -115,101 +114,8 @@ def train(  # noqa: PLR0913, PLR0917 one argument an option
         print_result(result)
 
 
-@cli.command()
-@click.argument("model")
-@click.argument("data")
-@click.option(
-    "--split",
-    type=click.Choice(["auto", "all", "train", "val", "test"]),
-    default="auto",
-    show_default=True,
-    help="auto: the data's own test part, or the part held back in training, else all.",
-)
-@click.option("--out", type=click.Path(path_type=Path), help="Also write the predictions there.")
-@BATCH
-@DEVICE
-@JSON
-def evaluate(
-    model: str,
-    data: str,
-    split: str,
-    out: Path | None,
-    batch_size: int,
-    device: str,
-    as_json: bool,  # noqa: FBT001
-) -> None:
-    """Measure MODEL (a model file or run folder) on labelled DATA."""
-    from vitrail.data.open import open_labelled
-    from vitrail.evaluate import choose_split
-    from vitrail.evaluate import evaluate as run
-    from vitrail.predict import write_predictions
-
-    loaded, provenance = _load(model, device)
-    chosen, why = choose_split(data, split, provenance)
-    say(why)
-    dataset = open_labelled(data, split=chosen, seed=provenance.seed)
-    with Bar(len(dataset), "evaluating") as advance:
-        result = run(loaded, dataset, batch_size=batch_size, progress=advance)
-    if out is not None:
-        write_predictions(result.rows, out)
-    if as_json:
-        print_json(
-            {
-                "model": model,
-                "data": data,
-                "split": chosen,
-                "task": loaded.config.task.kind,
-                "count": result.count,
-                "metrics": result.metrics,
-                "intervals": result.result.intervals,
-                "quarantined": len(result.quarantined),
-            }
-        )
-        return
-    print_measured(result.result)
-    for skipped in result.quarantined:
-        say(f"quarantined {skipped.id}: {skipped.reason}")
-
-
-@cli.command()
-@click.argument("model")
-@click.argument("images", nargs=-1, required=True)
-@click.option("--out", type=click.Path(path_type=Path), help="A .jsonl, .csv or .parquet file.")
-@click.option("--shard", default="0/1", show_default=True, help="Part i of n, counted from 0.")
-@BATCH
-@DEVICE
-@JSON
-def predict(
-    model: str,
-    images: tuple[str, ...],
-    out: Path | None,
-    shard: str,
-    batch_size: int,
-    device: str,
-    as_json: bool,  # noqa: FBT001
-) -> None:
-    """Predict IMAGES (files, folders, globs, archives) with MODEL."""
-    from vitrail.data.open import open_images
-    from vitrail.predict import predict as run
-    from vitrail.predict import shard_of, write_predictions
-
-    loaded, _ = _load(model, device)
-    dataset = shard_of(open_images(images), shard)
-    if out is None and as_json:
-        out = Path("predictions.jsonl")
-    with Bar(len(dataset), "predicting") as advance:
-        rows = list(_watched(run(loaded, dataset, batch_size=batch_size), advance))
-    if out is not None:
-        count, errors = write_predictions(rows, out)
-        if as_json:
-            print_json({"out": str(out), "count": count, "errors": errors})
-        else:
-            say(f"{count} rows in {out}, {errors} of them errors")
-        return
-    for row in rows:
-        click.echo(f"{row.path}  {row.answer}")
-
-
+cli.add_command(evaluate)
+cli.add_command(predict)
 cli.add_command(explain)
 cli.add_command(trace)
 
@@ -426,14 +332,6 @@ def _fail(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _load(model: str, device: str) -> tuple[Any, Any]:
-    from vitrail.device import pick_device
-    from vitrail.weights.modelfile import load_model, resolve_model
-
-    loaded, provenance = load_model(resolve_model(model))
-    return loaded.to(pick_device(device)), provenance
-
-
 def _certificate(certificate: Any) -> list[list[str]]:
     """What `verify --seal` found, in one row; none where it was not asked."""
     if certificate is None:
@@ -453,12 +351,6 @@ def _short(value: Any) -> str:
         return str(value)
     words = cast("tuple[Any, ...]", value)
     return ", ".join(map(str, words[:12])) + (f", ... ({len(words)})" if len(words) > 12 else "")
-
-
-def _watched(rows: Any, advance: Callable[[int], None]) -> Any:
-    for done, row in enumerate(rows, start=1):
-        advance(done)
-        yield row
 
 
 if __name__ == "__main__":

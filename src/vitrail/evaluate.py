@@ -67,6 +67,23 @@ def evaluate(
     rows = tuple(
         _counted(predict(model, dataset, batch_size=batch_size, workers=workers), progress)
     )
+    return evaluation_of(model, rows, targets, intervals=intervals)
+
+
+def evaluation_of(
+    model: Model, rows: Sequence[Row], targets: Sequence[Target], *, intervals: bool = True
+) -> Evaluation:
+    """Measure the rows of a data set.
+
+    Args:
+        model: The model that gave them.
+        rows: One a sample, errors included.
+        targets: One a sample, in the model's own terms.
+        intervals: Whether to bootstrap intervals.
+
+    Raises:
+        DataError: all rows are errors.
+    """
     good = [i for i, row in enumerate(rows) if row.prediction is not None]
     if not good:
         raise DataError(f"none of the {len(rows)} samples can be read; `vitrail check` lists why")
@@ -74,7 +91,7 @@ def evaluate(
         model, [rows[i] for i in good], [targets[i] for i in good], intervals=intervals
     )
     bad = tuple(Skipped(row.path, row.error) for row in rows if row.error is not None)
-    return Evaluation(len(good), result, rows, bad)
+    return Evaluation(len(good), result, tuple(rows), bad)
 
 
 def choose_split(data: str, split: str, provenance: Provenance) -> tuple[Split, str]:

@@ -53,6 +53,8 @@ class Case:
         family, bare = str(self.table.get("family")), not (self.folder / "config.json").is_file()
         if self.format == "timm" and bare:
             return Given(backbone=_timm(self.config))
+        if self.format == "detr-pth":
+            return _detr(self.config)
         return Given(backbone=_beside(self.format, family, self.config))
 
     @property
@@ -152,6 +154,13 @@ def _timm(config: Mapping[str, Any]) -> dict[str, Any]:
     fields = {ours: arguments[theirs] for theirs, ours in names.items() if theirs in arguments}
     size = config.get("input_size")
     return fields | ({"image_size": size} if isinstance(size, list) else {})
+
+
+def _detr(config: Mapping[str, Any]) -> Given:
+    """Heads and dilation, which no tensor shows."""
+    heads, trunk = config["heads"], config.get("backbone", {})
+    dilated = config.get("dilation") or trunk.get("dilation")
+    return Given(backbone={"dilated": True} if dilated else {}, task={"readout": {"heads": heads}})
 
 
 def _transformer(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
 from vitrail.backbones import FAMILIES, VARIANTS, BackboneConfig, build_backbone
@@ -18,6 +19,8 @@ from vitrail.data.preprocess import HALF, IMAGENET_MEAN, IMAGENET_STD, CenterCro
 from vitrail.errors import ConfigError
 from vitrail.tasks import TaskConfig, build_task
 from vitrail.tasks.classify import ClassifyConfig
+from vitrail.tasks.task import Task
+from vitrail.types import Batch
 
 
 class ModelConfig(Config):
@@ -46,10 +49,10 @@ class Model(nn.Module):
         super().__init__()
         self.config = config
         self.backbone = build_backbone(config.backbone)
-        self.task = build_task(
+        self.task: Task[Any, Any] = build_task(
             config.task,
             pooled_width=self.backbone.pooled_width,
-            token_width=self.backbone.channels[-1],
+            channels=self.backbone.channels,
             distilled=self.backbone.distilled,
         )
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in _mean_std(config.preprocess))
@@ -57,10 +60,21 @@ class Model(nn.Module):
         self.register_buffer("shift", -mean / std, persistent=False)
 
     def forward(
-        self, images: UInt8[Tensor, "B 3 H W"] | Float[Tensor, "B 3 H W"]
-    ) -> Float[Tensor, "B ..."]:
-        """Output of the task for a batch of prepared images, 0 to 255 (float after mixup)."""
-        return self.task(self.backbone(self.normalise(images)))
+        self,
+        images: UInt8[Tensor, "B 3 H W"] | Float[Tensor, "B 3 H W"],
+        pixel_mask: Bool[Tensor, "B H W"] | None = None,
+    ) -> Any:
+        """Raw output of the task.
+
+        Args:
+            images: A batch of prepared images, 0 to 255 (float after mixup).
+            pixel_mask: True where a pixel shows the image, False where it was filled up.
+        """
+        normalised = self.normalise(images)
+        if pixel_mask is None:
+            return self.task(self.backbone(normalised))
+        features = self.backbone(normalised * pixel_mask[:, None])
+        return self.task(replace(features, pixel_mask=pixel_mask))
 
     def normalise(
         self, images: UInt8[Tensor, "B 3 H W"] | Float[Tensor, "B 3 H W"]
@@ -71,6 +85,15 @@ class Model(nn.Module):
         if self.config.preprocess.channel_order == "bgr":
             images = images.flip(1)
         return images.to(self.scale.dtype, copy=True).mul_(self.scale).add_(self.shift)
+
+
+def pixel_mask(batch: Batch, device: torch.device) -> Bool[Tensor, "B H W"] | None:
+    """Where the pixels of a batch show its images; None where all of them do."""
+    if not batch.extents:
+        return None
+    rows, columns = (torch.arange(side, device=device)[None] for side in (batch.images.shape[2:]))
+    extents = torch.tensor(batch.extents, device=device)
+    return (rows < extents[:, :1])[:, :, None] & (columns < extents[:, 1:])[:, None, :]
 
 
 def _mean_std(preprocess: Preprocess) -> tuple[Sequence[float], Sequence[float]]:

@@ -24,7 +24,7 @@ FIELDS = click.option(
     "sets",
     multiple=True,
     metavar="KEY=VALUE",
-    help="A field: heads=6, preprocess.antialias=true.",
+    help="A field: heads=6, task.heads=8, preprocess.antialias=true.",
 )
 CLASSES = click.option(
     "--classes", type=click.Path(path_type=Path), help="Class names: a JSON list, or one a line."
@@ -47,6 +47,7 @@ def given_of(
     return Given(
         variant=variant,
         preprocess=fields.pop("preprocess", {}),
+        task=fields.pop("task", {}),
         backbone=fields,
         classes=read_names(classes) if classes is not None else (),
         part=part,

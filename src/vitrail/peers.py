@@ -15,6 +15,7 @@ from torch import Tensor
 from vitrail.backbones.swin import SwinConfig, SwinV2Config
 from vitrail.backbones.vit import ViTConfig
 from vitrail.errors import CheckpointError
+from vitrail.tasks.detect import DetectConfig
 from vitrail.weights.convert import write_loaded
 from vitrail.weights.load import Loaded
 
@@ -60,6 +61,8 @@ def _transformers(loaded: Loaded, images: Tensor) -> dict[str, Tensor]:
     except (ImportError, RuntimeError) as error:
         raise _absent("transformers", error) from error
     library: Any = transformers
+    if isinstance(loaded.described.task, DetectConfig):
+        return _detector(library.AutoModelForObjectDetection, loaded, images)
     # Auto does not know the class with two heads.
     kind = (
         library.DeiTForImageClassificationWithTeacher
@@ -75,6 +78,12 @@ def _transformers(loaded: Loaded, images: Tensor) -> dict[str, Tensor]:
     tokens = model.base_model(images, **other).last_hidden_state
     maps = dict(zip(_layers(loaded), found.attentions, strict=False))
     return {"logits": found.logits, "last_hidden_state": tokens, **maps}
+
+
+def _detector(kind: Any, loaded: Loaded, images: Tensor) -> dict[str, Tensor]:
+    with _folder(loaded, "hf") as folder:
+        found = kind.from_pretrained(folder, attn_implementation="eager").eval()(images)
+    return {"logits": found.logits, "pred_boxes": found.pred_boxes}
 
 
 def _layers(loaded: Loaded) -> list[str]:

@@ -2,38 +2,51 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from vitrail.data.dataset import Dataset, Subset
 from vitrail.data.loader import Auto, Loader, Workers
+from vitrail.data.open import open_images, open_labelled
 from vitrail.data.order import Sequential
-from vitrail.errors import UserError
-from vitrail.model import Model
-from vitrail.types import Batch, Classification, Prediction, Transcription
-from vitrail.weights.modelfile import write_atomically
-
-FORMATS = (".jsonl", ".csv", ".parquet")
-TEXT = ("path", "label", "text", "error")
+from vitrail.errors import DataError, UserError
+from vitrail.model import Model, pixel_mask
+from vitrail.tasks.detect import DetectConfig
+from vitrail.types import (
+    Batch,
+    Classification,
+    Detection,
+    Grid,
+    Prediction,
+    Sample,
+    Transcription,
+    View,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The answer for one image: a prediction, or the reason why there is none."""
+    """The answer for one image: a prediction, or the reason why there is none.
+
+    Attributes:
+        path: The image, as the data set names it.
+        prediction: The answer.
+        error: Why there is none.
+        size: Height and width of the upright image; None where it could not be read.
+    """
 
     path: str
     prediction: Prediction | None = None
     error: str | None = None
+    size: Grid | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The row as it stands in a prediction file."""
@@ -44,17 +57,37 @@ class Row:
                 return {"path": self.path, "label": label, "score": score, "scores": scores}
             case Transcription(text=text, score=score):
                 return {"path": self.path, "text": text, "score": score}
+            case Detection(boxes=boxes, labels=labels, scores=scores):
+                table = {"boxes": list(map(list, boxes)), "labels": list(labels)}
+                return {"path": self.path, **table, "scores": list(scores)}
 
     @property
     def answer(self) -> str:
-        """The row as a person reads it."""
+        """The row as a person reads it; of a detector all objects, so `above` comes first."""
         match self.prediction:
             case Classification(label=label, score=score):
                 return f"{label or '(none)'}  {score:.3f}"
             case Transcription(text=text, score=score):
                 return f"{text or '(nothing)'}  {score:.3f}"
+            case Detection(labels=labels):
+                found = Counter(labels)
+                return ", ".join(f"{n} {label}" for label, n in found.items()) or "(nothing)"
             case None:
                 return f"error: {self.error}"
+
+    def above(self, threshold: float) -> Row:
+        """The row with the objects of at least this score alone; other answers stay."""
+        if not isinstance(self.prediction, Detection):
+            return self
+        found = self.prediction
+        kept = [i for i, score in enumerate(found.scores) if score >= threshold]
+        sure = Detection(
+            tuple(found.boxes[i] for i in kept),
+            tuple(found.labels[i] for i in kept),
+            tuple(found.scores[i] for i in kept),
+            tuple(found.queries[i] for i in kept) if found.queries else (),
+        )
+        return replace(self, prediction=sure)
 
 
 def predict(
@@ -76,9 +109,9 @@ def predict(
     model.eval()
     preprocess = model.config.preprocess
 
-    def prepare(image: Tensor, rng: np.random.Generator) -> Tensor:
+    def prepare(sample: Sample, rng: np.random.Generator) -> View:
         del rng
-        return preprocess.prepare(image)
+        return preprocess.view(sample)
 
     loader = Loader(
         dataset,
@@ -104,6 +137,27 @@ def predict(
     assert next_id is None, f"no answer for {next_id}"
 
 
+def open_for(model: Model, images: Sequence[str]) -> Dataset:
+    """The images that a person named.
+
+    A data set with numbers for its images (COCO), given to a detector alone, is read as such: its
+    images and no other files, with the numbers that results need to be scored by.
+
+    Raises:
+        DataError: nothing is found.
+    """
+    if isinstance(model.config.task, DetectConfig) and len(images) == 1:
+        path = Path(images[0]).expanduser()
+        if path.suffix.lower() == ".json":
+            return open_labelled(images[0])
+        if path.is_dir():
+            with suppress(DataError):  # a folder without labels is one of images
+                labelled = open_labelled(images[0])
+                if labelled.image_ids is not None:
+                    return labelled
+    return open_images(images)
+
+
 def shard_of(dataset: Dataset, shard: str) -> Dataset:
     """Part `i/n` of a data set, counted from 0: every n-th image from the i-th on.
 
@@ -117,32 +171,6 @@ def shard_of(dataset: Dataset, shard: str) -> Dataset:
     return dataset if parts == 1 else Subset(dataset, range(part, len(dataset), parts))
 
 
-def write_predictions(rows: Iterable[Row], out: Path) -> tuple[int, int]:
-    """Write rows as JSON lines, CSV or Parquet by the suffix of the file.
-
-    Returns:
-        How many rows were written, and how many of them are errors.
-
-    Raises:
-        UserError: an unknown suffix, no room on the disk, or Parquet without pyarrow.
-    """
-    if out.suffix not in FORMATS:
-        raise UserError(f"{out}: write predictions as {', '.join(FORMATS)}")
-    if out.suffix == ".parquet":
-        _need_pyarrow()
-    tables = [row.to_dict() for row in rows]
-    match out.suffix:
-        case ".jsonl":
-            lines = (json.dumps(table, ensure_ascii=False) + "\n" for table in tables)
-            data = "".join(lines).encode()
-        case ".csv":
-            data = _csv(tables)
-        case _:
-            data = _parquet(tables)
-    write_atomically(out, data)
-    return len(tables), sum("error" in table for table in tables)
-
-
 def _answer(model: Model, batch: Batch) -> Iterator[Row]:
     for skipped in batch.skipped:
         yield Row(skipped.id, error=skipped.reason)
@@ -150,55 +178,7 @@ def _answer(model: Model, batch: Batch) -> Iterator[Row]:
         return
     device = next(model.parameters()).device
     with torch.inference_mode():
-        output = model(batch.images.to(device))
-    for path, prediction in zip(batch.ids, model.task.postprocess(output), strict=True):
-        yield Row(path, prediction)
-
-
-def _flat(table: dict[str, Any]) -> dict[str, Any]:
-    scores = table.get("scores", {})
-    kept = {key: value for key, value in table.items() if key != "scores"}
-    return kept | {f"score_{name}": score for name, score in scores.items()}
-
-
-def _columns(tables: list[dict[str, Any]]) -> list[str]:
-    found = dict.fromkeys(key for table in tables for key in table)
-    # A file of nothing but errors is one of a classifier, the usual case.
-    first = ["path", "text" if "text" in found else "label", "score", "error"]
-    return first + [key for key in found if key not in first]
-
-
-def _csv(tables: list[dict[str, Any]]) -> bytes:
-    flat = [_flat(table) for table in tables]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _columns(flat), restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
-    return text.getvalue().encode()
-
-
-def _parquet(tables: list[dict[str, Any]]) -> bytes:
-    import pyarrow  # pyright: ignore[reportMissingTypeStubs]
-    from pyarrow import parquet  # pyright: ignore[reportMissingTypeStubs]
-
-    pa: Any = pyarrow
-    flat = [_flat(table) for table in tables]
-    # Typed, since a shard without errors must have the columns of the others.
-    columns: dict[str, Any] = {
-        name: pa.array(
-            [row.get(name) for row in flat], pa.string() if name in TEXT else pa.float64()
-        )
-        for name in _columns(flat)
-    }
-    sink = io.BytesIO()
-    cast("Any", parquet).write_table(pa.table(columns), sink)
-    return sink.getvalue()
-
-
-def _need_pyarrow() -> None:
-    try:
-        import pyarrow  # noqa: F401  # pyright: ignore[reportMissingTypeStubs, reportUnusedImport]
-    except ImportError as error:
-        raise UserError(
-            "Parquet needs pyarrow: `pip install 'vitrail[parquet]'`, or write .jsonl or .csv"
-        ) from error
+        output = model(batch.images.to(device), pixel_mask(batch, device))
+    answers = model.task.postprocess(output, batch.sizes)
+    for path, prediction, size in zip(batch.ids, answers, batch.sizes, strict=True):
+        yield Row(path, prediction, size=size)

@@ -14,12 +14,14 @@ from typing import Any, cast
 import numpy as np
 from pydantic import ConfigDict, Field
 
-from vitrail import report_classify, report_transcribe
+from vitrail import report_classify, report_detect, report_transcribe
 from vitrail.config import Config
 from vitrail.data.augment import AugmentConfig
+from vitrail.data.box_augment import BoxAugmentConfig
 from vitrail.data.dataset import Source
 from vitrail.evaluate import Evaluation
 from vitrail.metrics.classification import ClassificationMetrics
+from vitrail.metrics.detection import DetectionMetrics
 from vitrail.metrics.transcription import TranscriptionMetrics
 from vitrail.model import Model
 from vitrail.report_figures import Curve, curve_plot
@@ -72,7 +74,7 @@ def write_report(
     model: Model,
     source: Source,
     evaluation: Evaluation,
-    augment: AugmentConfig,
+    augment: AugmentConfig | BoxAugmentConfig,
     seed: int,
 ) -> Path:
     """Write `report.html` into a run folder: one file, no requests, nothing else needed.
@@ -139,6 +141,9 @@ def _task_part(model: Model, source: Source, evaluation: Evaluation) -> _TaskPar
         case TranscriptionMetrics() as result:
             context = report_transcribe.transcription_context(model, source, evaluation, result)
             return _TaskPart("transcribe.html", report_transcribe.METRICS, context)
+        case DetectionMetrics() as result:
+            context = report_detect.detection_context(model, source, evaluation, result)
+            return _TaskPart("detect.html", report_detect.METRICS, context)
         case other:
             raise AssertionError(f"no report for {type(other).__name__}")
 

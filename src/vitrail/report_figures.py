@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from vitrail.metrics.calibration import ReliabilityBin
+from vitrail.metrics.detection_curves import Curve as ScoreCurve
 from vitrail.metrics.transcription import LengthMetrics
 
 if TYPE_CHECKING:
@@ -193,6 +194,48 @@ def length_plot(name: str, rows: Sequence[LengthMetrics], cer: float, title: str
         bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
         bottom.yaxis.set_major_locator(MaxNLocator(2, integer=True))
         return to_svg(figure, name, title)
+
+
+def precision_recall_plot(name: str, title: str, curve: ScoreCurve, *, small: bool = False) -> str:
+    """Precision over recall as inline SVG, with the point of the best F1.
+
+    Args:
+        name: Makes the ids of this picture differ from those of the page's others.
+        title: Stands above the plot and in its accessible name.
+        curve: May be empty: then nothing is right at any score.
+        small: Whether it is one of many.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(2.7, 2.5) if small else (4.3, 4.1), layout="constrained")
+        axes = figure.add_subplot()
+        axes.set_title(title, parse_math=False)
+        recall = [point.recall for point in curve.points]
+        axes.plot(recall, [point.precision for point in curve.points], color=FIRST)
+        if curve.best is not None:
+            best = curve.best
+            axes.plot([best.recall], [best.precision], marker="o", color=SECOND, clip_on=False)
+            where = "right" if best.recall > 0.5 else "left"
+            axes.annotate(
+                f"{best.threshold:.2f}",
+                (best.recall, best.precision),
+                (-6 if where == "right" else 6, -12),
+                textcoords="offset points",
+                ha=where,
+                color=MUTED,
+            )
+        else:
+            axes.text(0.5, 0.5, "nothing found", ha="center", color=MUTED)
+        axes.set(xlim=(0, 1), ylim=(0, 1.02))
+        if not small:
+            axes.set(xlabel="recall", ylabel="precision")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(PercentFormatter(1.0))
+            axis.set_ticks([0, 0.5, 1] if small else [0, 0.25, 0.5, 0.75, 1])
+        return to_svg(figure, name, f"Precision over recall: {title}")
 
 
 def distance_plot(

@@ -6,21 +6,47 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from PIL import Image
 
-from vitrail.types import Grid
+from vitrail.types import Corners, Grid
 
 SMALL = 64
 """An image of at most this side is shown in big square pixels instead of a blur."""
 WIDE = 2.5
 """From this width over height on an image is a line, which needs a row of the page for itself."""
 LONGEST_LINE = 640
+
+
+MarkKind = Literal["truth", "right", "wrong", "missed"]
+"""An object; an answer that is right, or wrong; an object that no answer is about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A box that the page draws over a picture.
+
+    Attributes:
+        kind: What it stands for.
+        text: What is written at it where there is room, and told to the pointer.
+        left: Share of the picture's width.
+        top: Share of its height.
+        width: Share of its width.
+        height: Share of its height.
+    """
+
+    kind: MarkKind
+    text: str
+    left: float
+    top: float
+    width: float
+    height: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +58,14 @@ class Picture:
         width: Pixels.
         height: Pixels.
         pixelated: Whether enlarging keeps square pixels.
+        marks: Boxes over it, the lowest first.
     """
 
     uri: str
     width: int
     height: int
     pixelated: bool
+    marks: tuple[Mark, ...] = ()
 
     @property
     def wide(self) -> bool:
@@ -76,7 +104,22 @@ def picture(pixels: UInt8[np.ndarray, "H W 3"], *, longest: int = 224) -> Pictur
     return _encode(image, pixelated=False)
 
 
-def overlay(pixels: UInt8[np.ndarray, "H W 3"], heat: Float[np.ndarray, "h w"]) -> Picture:
+def mark(corners: Corners, size: Grid, kind: MarkKind, text: str) -> Mark:
+    """A box in pixels of an image of this height and width; what sticks out is cut off."""
+    height, width = size
+    left, right = (min(max(x / width, 0.0), 1.0) for x in (corners[0], corners[2]))
+    top, bottom = (min(max(y / height, 0.0), 1.0) for y in (corners[1], corners[3]))
+    return Mark(kind, text, left, top, max(right - left, 0.0), max(bottom - top, 0.0))
+
+
+def marked(image: Picture, marks: Sequence[Mark]) -> Picture:
+    """The same picture with boxes over it."""
+    return replace(image, marks=tuple(marks))
+
+
+def overlay(
+    pixels: UInt8[np.ndarray, "H W 3"], heat: Float[np.ndarray, "h w"], *, longest: int = 256
+) -> Picture:
     """An image in grey under a map of the patches, smoothed, dark to bright from least to most."""
     height, width = pixels.shape[:2]
     enlarge = max(1, 192 // max(height, width))
@@ -88,7 +131,7 @@ def overlay(pixels: UInt8[np.ndarray, "H W 3"], heat: Float[np.ndarray, "h w"]) 
     grey = np.asarray(base, dtype=np.float64)[..., None].repeat(3, axis=2)
     mixed = 0.45 * grey + 0.55 * 255 * _colours(smooth, "inferno")
     image = Image.fromarray(mixed.round().astype(np.uint8))
-    image.thumbnail((256, 256))
+    image.thumbnail((longest, longest))
     return _encode(image, pixelated=False)
 
 

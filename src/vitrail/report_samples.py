@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,12 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitrail.data.augment import Augment, AugmentConfig
+from vitrail.data.box_augment import BoxAugment, BoxAugmentConfig
 from vitrail.data.dataset import Dataset
+from vitrail.data.loader import Transform, on_image
 from vitrail.data.order import sample_rng
 from vitrail.errors import BadSampleError
 from vitrail.model import Model
-from vitrail.report_pictures import Picture, picture
-from vitrail.types import Target
+from vitrail.report_pictures import Picture, mark, marked, picture
+from vitrail.types import Boxes, Target, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,13 @@ def percent(value: float, digits: int = 1) -> str:
 
 
 def augmented_views(
-    model: Model, train: Dataset, config: AugmentConfig, *, seed: int, epochs: int, most: int = 6
+    model: Model,
+    train: Dataset,
+    config: AugmentConfig | BoxAugmentConfig,
+    *,
+    seed: int,
+    epochs: int,
+    most: int = 6,
 ) -> list[Views]:
     """Samples of different labels, each with its views in a few epochs of the run.
 
@@ -54,26 +63,46 @@ def augmented_views(
         epochs: How many it had; at most five, evenly spread, are shown.
         most: Samples to show at most.
     """
-    augment = Augment(config, model.config.preprocess)
+    augment = _transform(model, train, config)
     shown = sorted({round(e) for e in np.linspace(0, max(epochs, 1) - 1, 5)})
+    nothing = "no object" if train.boxes else "no label"
     result: list[Views] = []
     for i in _spread(train):
         if len(result) == most:
             break
-        original = prepared(model, train, i)
-        if original is None:
+        try:
+            sample = train.read(i)
+        except BadSampleError:
             continue
-        image = train.read(i).image
-        views = [(e + 1, as_pixels(augment(image, sample_rng(seed, e, i)))) for e in shown]
+        views = [(e + 1, augment(sample, sample_rng(seed, e, i))) for e in shown]
         result.append(
             Views(
                 id=train.ids[i],
-                label=", ".join(label_names(train, train.targets[i])) or "no label",
-                original=picture(as_pixels(original), longest=160),
-                views=tuple((epoch, picture(pixels, longest=160)) for epoch, pixels in views),
+                label=", ".join(label_names(train, train.targets[i])) or nothing,
+                original=_picture(train, model.config.preprocess.view(sample)),
+                views=tuple((epoch, _picture(train, view)) for epoch, view in views),
             )
         )
     return result
+
+
+def _transform(model: Model, train: Dataset, config: AugmentConfig | BoxAugmentConfig) -> Transform:
+    match config:
+        case AugmentConfig():
+            return on_image(Augment(config, model.config.preprocess))
+        case BoxAugmentConfig():
+            return BoxAugment(config, model.config.preprocess, train)
+
+
+def _picture(data: Dataset, view: View) -> Picture:
+    """A view with its boxes, if it has such."""
+    pixels = as_pixels(view.image)
+    if not isinstance(view.target, Boxes):
+        return picture(pixels, longest=160)
+    size = (pixels.shape[0], pixels.shape[1])
+    names = ((box, data.classes[box.label]) for box in view.target.items)
+    marks = [mark(box.corners, size, "truth", name) for box, name in names]
+    return marked(picture(pixels, longest=256), marks)
 
 
 def is_grey(data: Dataset) -> bool:
@@ -88,10 +117,13 @@ def is_grey(data: Dataset) -> bool:
 
 
 def label_names(data: Dataset, target: Target) -> list[str]:
-    """The labels of a sample as people read them; of a text, the text."""
+    """The labels of a sample as people read them: of a text the text, of boxes how many."""
     match target:
         case None:
             return []
+        case Boxes(items=items):
+            counts = Counter(box.label for box in items)
+            return [f"{count} {data.classes[label]}" for label, count in counts.most_common()]
         case str():
             return [target]
         case int():
@@ -118,7 +150,17 @@ def _spread(data: Dataset) -> Iterator[int]:
     """Indices with a new label each first (a text: a new length), then the rest."""
     first: dict[Hashable, int] = {}
     for i, target in enumerate(data.targets):
-        first.setdefault(len(target) if isinstance(target, str) else target, i)
+        first.setdefault(_kind(target), i)
     yield from first.values()
     chosen = set(first.values())
     yield from (i for i in range(len(data)) if i not in chosen)
+
+
+def _kind(target: Target) -> Hashable:
+    match target:
+        case str():
+            return len(target)
+        case Boxes(items=items):
+            return frozenset(box.label for box in items)
+        case _:
+            return target

@@ -64,6 +64,7 @@ def print_metrics(metrics: dict[str, float], intervals: dict[str, tuple[float, f
 def print_measured(measured: Measured) -> None:
     """Metrics, then a table by class or by length."""
     from vitrail.metrics.classification import ClassificationMetrics
+    from vitrail.metrics.detection import DetectionMetrics
     from vitrail.metrics.transcription import TranscriptionMetrics
 
     print_metrics(measured.metrics, measured.intervals)
@@ -81,6 +82,19 @@ def print_measured(measured: Measured) -> None:
                 for n in lengths
             ]
             print_table(["length", "images", "exact match", "CER"], rows)
+        case DetectionMetrics(per_class=found):
+            header = ["class", "objects", "AP", "AP50", "recall", "best F1", "from score"]
+            rows = [
+                [
+                    c.name,
+                    str(c.support),
+                    *("-" if value is None else f"{value:.3f}" for value in (c.ap, c.ap50, c.ar)),
+                    f"{c.curve.best.f1:.3f}" if c.curve.best else "-",
+                    f"{c.curve.best.threshold:.2f}" if c.curve.best else "-",
+                ]
+                for c in found
+            ]
+            print_table(header, rows)
         case _:
             raise AssertionError(f"no table for {type(measured).__name__}")
 

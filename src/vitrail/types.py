@@ -7,16 +7,54 @@ Q queries, C channels or classes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-Target = int | tuple[int, ...] | str | None
-"""A class index, the sorted indices of a multi-label sample, the text of an image to transcribe,
-or None where nothing is known."""
-
 Grid = tuple[int, int]
 """Rows and columns of patches (or of pixels)."""
+
+Corners = tuple[float, float, float, float]
+"""A box as x1, y1, x2, y2 in pixels: from the left and upper edge of the image, right and lower
+edges outside, so that a box around one pixel is 1 wide."""
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """One object.
+
+    Attributes:
+        corners: Where it is.
+        label: Index of its class.
+        crowd: Whether it stands for many objects that nobody told apart (COCO `iscrowd`): it is
+            neither learned nor missed.
+        area: Pixels of the object itself, where the data know them (COCO `area`); the box else.
+    """
+
+    corners: Corners
+    label: int
+    crowd: bool = False
+    area: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Boxes:
+    """All objects of an image; there may be none.
+
+    Attributes:
+        items: One an object.
+        size: Height and width of the image in whose pixels the corners are; None before it was
+            decoded.
+    """
+
+    items: tuple[Box, ...] = ()
+    size: Grid | None = None
+
+
+Target = int | tuple[int, ...] | str | Boxes | None
+"""A class index, the sorted indices of a multi-label sample, the text of an image to transcribe,
+the objects of an image, or None where nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +75,22 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class View:
+    """A sample as a model sees it: resized, perhaps augmented.
+
+    Attributes:
+        image: Pixels, RGB, 0 to 255.
+        target: The label; boxes are in pixels of this view.
+        extent: Rows and columns, from the upper left, that show the image; what is right of and
+            below them was filled up. None where nothing was.
+    """
+
+    image: UInt8[Tensor, "3 H W"]
+    target: Target
+    extent: Grid | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Skipped:
     """A sample that could not be used, and why (contract 5: never silent)."""
 
@@ -53,12 +107,16 @@ class Batch:
         images: RGB, 0 to 255, not yet normalised.
         targets: One target an image.
         skipped: The samples of this batch that could not be read; they are not in `images`.
+        sizes: Height and width of each image before it was prepared.
+        extents: Rows and columns of each image that show it; empty where none was filled up.
     """
 
     ids: tuple[str, ...]
     images: UInt8[Tensor, "B 3 H W"]
     targets: tuple[Target, ...]
     skipped: tuple[Skipped, ...] = ()
+    sizes: tuple[Grid, ...] = ()
+    extents: tuple[Grid, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +128,47 @@ class Features:
         tokens: All tokens after the last norm, prefix tokens (class, registers) first.
         pooled: One vector an image, what a classifier consumes.
         distilled: The distillation token's vector, where the backbone has one (DeiT).
+        queries: Tokens that were given to find one object each, where it has them (YOLOS).
+        pixel_mask: True where a pixel shows the image, False where it was filled up; None where
+            no image of the batch was.
     """
 
     maps: tuple[Float[Tensor, "B _C _H _W"], ...]
     tokens: Float[Tensor, "B N D"]
     pooled: Float[Tensor, "B D"]
     distilled: Float[Tensor, "B D"] | None = None
+    queries: Float[Tensor, "B Q D"] | None = None
+    pixel_mask: Bool[Tensor, "B H W"] | None = None
+
+
+class Found(NamedTuple):
+    """Objects as a decoder layer sees them.
+
+    Attributes:
+        logits: One a class; with a softmax the last is "no object".
+        boxes: Centre x, centre y, width and height as shares of the image, without what was
+            filled up, 0 to 1.
+    """
+
+    logits: Float[Tensor, "B Q C"]
+    boxes: Float[Tensor, "B Q 4"]
+
+
+class Detections(NamedTuple):
+    """Raw output of a detector.
+
+    Attributes:
+        logits: Of the last layer, as in `Found`.
+        boxes: Likewise.
+        earlier: While training, of the layers before it, first layer first.
+        proposals: While training, of the tokens from which the queries were chosen; None where
+            queries are learned.
+    """
+
+    logits: Float[Tensor, "B Q C"]
+    boxes: Float[Tensor, "B Q 4"]
+    earlier: tuple[Found, ...] = ()
+    proposals: Found | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,4 +200,21 @@ class Transcription:
     score: float
 
 
-Prediction = Classification | Transcription
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """The objects found in one image, the surest first.
+
+    Attributes:
+        boxes: Where each is, in pixels of the original upright image.
+        labels: Name of each one's class.
+        scores: Probability of each, 0 to 1.
+        queries: The query that found each, which is what its attention is asked of.
+    """
+
+    boxes: tuple[Corners, ...]
+    labels: tuple[str, ...]
+    scores: tuple[float, ...]
+    queries: tuple[int, ...] = ()
+
+
+Prediction = Classification | Transcription | Detection

@@ -10,18 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from vitrail.backbones.backbone import Backbone
 from vitrail.comparison import Comparison, compare, compare_case
 from vitrail.errors import CheckpointError, UserError
 from vitrail.explain.outputs import outputs_of, sequence_outputs_of
 from vitrail.golden import Case, is_main, read_case
 from vitrail.model import Model
 from vitrail.peers import Peer, peer_outputs
-from vitrail.tasks.classify import Classify
 from vitrail.verification import Verdict, Verification
 from vitrail.weights.checkpoint import Checkpoint, Held
 from vitrail.weights.convert import loaded_from
@@ -107,17 +106,23 @@ def verify(
 
 def _subject_of_case(source: str, given: Given, case: Case | None) -> _Subject:
     """With what the case says of its checkpoint beside the file."""
-    beside: Mapping[str, Any] = {} if case is None else case.given.backbone
-    if case is None or not beside or own_file(source) is not None:
+    beside = Given() if case is None else case.given
+    said = [*beside.backbone, *beside.task]
+    if case is None or not said or own_file(source) is not None:
         return _subject(source, given)
-    with_case = given.model_copy(update={"backbone": {**beside, **given.backbone}})
+    with_case = given.model_copy(
+        update={
+            "backbone": {**beside.backbone, **given.backbone},
+            "task": {**beside.task, **given.task},
+        }
+    )
     try:
         return _subject(source, with_case)
     except PendingFormatError:
         raise
     except UserError as error:
         raise CheckpointError(
-            f"{error}; {', '.join(beside)} as golden case {case.folder.name} says: is it a case of "
+            f"{error}; {', '.join(said)} as golden case {case.folder.name} says: is it a case of "
             "this model?"
         ) from error
 
@@ -158,7 +163,7 @@ def _own(path: Path) -> _Subject:
     state = model.state_dict()
 
     def run(inputs: Outputs) -> dict[str, Tensor]:
-        return _classify(model, inputs["input"])
+        return _outputs(model, inputs)
 
     return _Subject(
         format="vitrail",
@@ -194,14 +199,12 @@ def _transformer(source: str, checkpoint: Checkpoint, given: Given) -> _Subject:
 
 
 def _run(loaded: Loaded, inputs: Outputs) -> dict[str, Tensor]:
-    if loaded.described.task is None:
-        return outputs_of(loaded.backbone(), None, inputs["input"])
-    return _classify(loaded.model(), inputs["input"])
+    return _outputs(loaded.backbone() if loaded.described.task is None else loaded.model(), inputs)
 
 
-def _classify(model: Model, images: Tensor) -> dict[str, Tensor]:
-    task = model.task if isinstance(model.task, Classify) else None
-    return outputs_of(model.backbone, task, images)
+def _outputs(model: Model | Backbone, inputs: Outputs) -> dict[str, Tensor]:
+    mask = inputs.get("pixel_mask")
+    return outputs_of(model, inputs["input"], None if mask is None else mask > 0)
 
 
 def _beside_case(subject: _Subject, case: Case) -> Verification:

@@ -88,3 +88,30 @@ def test_a_batch_is_its_images_in_evaluation() -> None:
     x = images(8, 12)
     with torch.no_grad():
         torch.testing.assert_close(backbone(x).pooled[1:], backbone(x[1:]).pooled)
+
+
+def test_widths_need_not_double() -> None:
+    backbone = ResNet(tiny(widths=(3, 5), block="bottleneck")).eval()
+    assert backbone.channels == (12, 20)
+    assert ResNetConfig(widths=(4, 8, 12, 16), width=8).channels == (8, 16, 32, 48, 64)
+    with pytest.raises(ValidationError, match="1 widths for 2 stages"):
+        tiny(widths=(3,))
+    assert tiny(widths=(4, 8)).planes == tiny().planes
+
+
+@pytest.mark.parametrize("block", ["basic", "bottleneck"])
+def test_a_dilated_stage_sees_the_same_neighbours_on_a_finer_map(block: str) -> None:
+    """The same weights with and without: every second place is what the stride would have given."""
+    config = tiny(block=block, depths=(1, 2))
+    plain, fine = (
+        randomise(ResNet(config.model_copy(update={"dilated": dilated}))).eval()
+        for dilated in (False, True)
+    )
+    assert plain.state_dict().keys() == fine.state_dict().keys()
+    fine.load_state_dict(plain.state_dict())
+    assert (plain.strides, fine.strides) == ((1, 2), (1, 1))
+    with torch.no_grad():
+        expected, found = (b(images(8, 12)).maps[-1] for b in (plain, fine))
+    assert found.shape[2:] == (8, 12)
+    torch.testing.assert_close(found[..., ::2, ::2], expected, rtol=1e-4, atol=1e-5)
+    assert fine.config.stride == 1

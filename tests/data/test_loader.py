@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vitrail.data.augment import Affine, Augment, AugmentConfig
 from vitrail.data.dataset import Dataset
-from vitrail.data.loader import Loader, Transform
+from vitrail.data.loader import Loader, Transform, on_image
 from vitrail.data.order import Order, Sequential, Shuffled
 from vitrail.data.preprocess import Preprocess, Squash, TokenBudget
 from vitrail.data.rand_augment import RandAugment
@@ -25,8 +25,10 @@ from vitrail.types import Batch, Sample
 
 EVERY = (Serial(), Threads(2), Processes(2), Auto())
 SQUARE = Preprocess(resize=Squash(size=(12, 12)))
-AUGMENT = Augment(
-    AugmentConfig(geometry=Affine(), hflip=0.5, rand_augment=RandAugment(), erasing=0.5), SQUARE
+AUGMENT = on_image(
+    Augment(
+        AugmentConfig(geometry=Affine(), hflip=0.5, rand_augment=RandAugment(), erasing=0.5), SQUARE
+    )
 )
 
 
@@ -175,7 +177,9 @@ def test_other_sizes_become_other_batches() -> None:
     def keep(image: Tensor, rng: np.random.Generator) -> Tensor:
         return Preprocess(resize=TokenBudget(patch=4, tokens=8)).prepare(image)
 
-    source = loader(Noise(5, bad={4}, sides=2), transform=keep, order=Sequential(), batch_size=5)
+    source = loader(
+        Noise(5, bad={4}, sides=2), transform=on_image(keep), order=Sequential(), batch_size=5
+    )
     first, second = source.epoch(0)
     assert first.ids == ("train/0.png", "train/2.png")
     assert second.ids == ("train/1.png", "train/3.png")

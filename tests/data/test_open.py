@@ -251,3 +251,24 @@ def test_flowers_in_an_archive(shared_data: Path) -> None:
             if {whole.ids[i] for i in group} & set(part.ids)
         }
         assert len(homes) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("labels.json", "", r"only one class \('images'\).*; no boxes .* labels\.json: not JSON"),
+        ("labels.json", "[]", r"labels\.json: not COCO"),
+        ("boxes.csv", "path,x1,y1,x2,y2,label\nno.png,1,2,3,4,a\n", "names no image that is there"),
+        ("boxes.csv", '"', r"boxes\.csv: not a CSV file"),
+    ],
+)
+def test_a_label_file_that_was_passed_over(
+    tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "1.png").write_bytes(b"x")
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=message) as caught:
+        open_source(str(tmp_path))
+    assert "\n" not in str(caught.value)
+    assert open_labelled(str(tmp_path)).classes == ("images",), "one class may be measured"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from vitrail.data.augment import Affine, Augment, AugmentConfig
 from vitrail.data.dataset import Subset
-from vitrail.data.loader import Loader
+from vitrail.data.loader import Loader, on_image
 from vitrail.data.order import Sequential
 from vitrail.data.planted import (
     CLASSES,
@@ -200,7 +200,7 @@ def test_views_and_subsets() -> None:
     augment = Augment(AugmentConfig(geometry=Affine(), hflip=1.0), preprocess)
     loader = Loader(
         part,
-        augment,
+        on_image(augment),
         batch_size=16,
         order=Sequential(),
         seed=0,

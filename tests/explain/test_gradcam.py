@@ -11,7 +11,7 @@ from tiny import photo, tiny_config, tiny_model
 from vitrail.backbones.vit import ViTConfig
 from vitrail.explain.gradcam import GradCam, class_evidence, describe_evidence, grad_cam
 
-BY_CLASS_TOKEN = [name for name in PRESETS if name.startswith(("deit", "t2t"))]
+BY_CLASS_TOKEN = [name for name in PRESETS if name.startswith(("deit", "t2t", "yolos"))]
 LINEAR = [name for name in PRESETS if name not in BY_CLASS_TOKEN]
 IMAGES = torch.stack([photo(1, 9, 20), photo(2, 9, 20)])
 
@@ -33,7 +33,8 @@ def test_a_cell_is_its_share_of_the_linear_head(name: str) -> None:
         evidence = class_evidence(model, IMAGES, [2, 0])
         features = model.backbone(model.normalise(IMAGES))
     weight = model.task.head.weight.detach()[[2, 0]]
-    parts = torch.einsum("bnd,bd->bn", features.tokens, weight) / features.tokens.shape[1]
+    cells = features.tokens[:, model.backbone.prefix :]
+    parts = torch.einsum("bnd,bd->bn", cells, weight) / cells.shape[1]
     expected = parts.view(2, *features.maps[-1].shape[2:])
     torch.testing.assert_close(evidence, expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(grad_cam(model, IMAGES, [2, 0]), evidence.clamp_min(0))

@@ -11,7 +11,16 @@ from vitrail.explain.token_norms import TokenNorms, token_norms
 
 IMAGES = torch.stack([photo(1, 9, 20), photo(2, 9, 20)])
 
-BLOCKS = {"vit": 4, "deit": 4, "t2t": 4, "swin": 4, "swinv2": 4, "hybrid": 2}
+BLOCKS = {
+    "vit": 4,
+    "windowed": 4,
+    "deit": 4,
+    "t2t": 4,
+    "yolos": 3,
+    "swin": 4,
+    "swinv2": 4,
+    "hybrid": 2,
+}
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -21,6 +21,7 @@ from vitrail.nn.convolutions import (
     TimmStandardisedConv2d,
     Trunk,
     batch_norm_style,
+    doubling,
     group_norm_style,
     same_padding,
 )
@@ -158,7 +159,14 @@ def test_dropping_leaves_the_shortcut(kind: type[ResidualBlock]) -> None:
 @pytest.mark.parametrize("small", [False, True])
 @pytest.mark.parametrize("depths", [(), (1,), (1, 2, 1)])
 def test_trunk_gives_a_map_a_stage(style: Style, small: bool, depths: tuple[int, ...]) -> None:
-    trunk = Trunk(Root(4, style, small=small), Bottleneck, depths, 4, style, drop_path=0.2)
+    trunk = Trunk(
+        Root(4, style, small=small),
+        Bottleneck,
+        depths,
+        doubling(4, len(depths)),
+        style,
+        drop_path=0.2,
+    )
     strides = tuple((1 if small else 4) * 2**i for i in range(max(len(depths), 1)))
     assert trunk.strides == strides
     assert trunk.channels == (tuple(16 * 2**i for i in range(len(depths))) or (4,))
@@ -173,7 +181,9 @@ def test_trunk_gives_a_map_a_stage(style: Style, small: bool, depths: tuple[int,
 
 def test_drop_path_grows_over_the_blocks_of_all_stages() -> None:
     style = STYLES[0]
-    trunk = Trunk(Root(4, style, small=True), BasicBlock, (2, 1, 2), 4, style, drop_path=0.2)
+    trunk = Trunk(
+        Root(4, style, small=True), BasicBlock, (2, 1, 2), (4, 8, 16), style, drop_path=0.2
+    )
     blocks: list[Any] = [block for stage in trunk.stages for block in stage]
     assert [b.drop_path.rate for b in blocks] == pytest.approx([0, 0.05, 0.1, 0.15, 0.2])
 

@@ -32,4 +32,5 @@ def test_every_family_has_a_case_with_attention() -> None:
     cases = [read_case(FOLDER / name) for name in NAMES]
     found = {c.table["family"] for c in cases if any(key.startswith("attn") for key in c.expected)}
     assert found >= {"vit", "deit", "dinov2", "t2t-vit", "vit-hybrid", "swin", "swinv2"}
+    assert found >= {"detr", "yolos"}
     assert "transformer" in found

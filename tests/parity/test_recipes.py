@@ -51,7 +51,7 @@ def test_a_recipe_becomes_a_native_file_with_the_outputs_of_its_case(
     assert drawn.inputs["input"].shape == case.inputs["input"].shape
     model = read_inspected(inspect_checkpoint(path, drawn.given)).model()
     assert isinstance(model.task, Classify)
-    found = outputs_of(model.backbone, model.task, drawn.inputs["input"])
+    found = outputs_of(model, drawn.inputs["input"])
     io = {"logits": found["logits"], "input": drawn.inputs["input"]}
     save_file(io, folder / "io.safetensors")
     assert verify(path, golden=folder).verdict == "equal"

@@ -9,7 +9,11 @@ import torch
 
 from parity.cases import classifier, every_case
 from vitrail.errors import CheckpointError
-from vitrail.weights.convert import TARGETS, convert, loaded_from, write_loaded
+from vitrail.tasks import TaskConfig
+from vitrail.tasks.detect import DetectConfig
+from vitrail.tasks.detectors import EncoderConfig, QueryReadout
+from vitrail.types import Detections
+from vitrail.weights.convert import TARGETS, convert, loaded_from, refusal, write_loaded
 from vitrail.weights.formats import WRITERS
 from vitrail.weights.load import Loaded, load_checkpoint, read_inspected
 from vitrail.weights.modelfile import load_model
@@ -43,21 +47,40 @@ def test_weights_and_outputs_survive(name: str, to: str, tmp_path: Path) -> None
     assert essentials(after) == essentials(before)
     images = torch.randint(0, 256, (2, 3, *before.described.backbone.image_size))
     with torch.no_grad():
-        a, b = (part.model()(images.to(torch.uint8)) for part in (before, after))
+        pair = [answers(part.model()(images.to(torch.uint8))) for part in (before, after)]
     if before.described.preprocess.mean == after.described.preprocess.mean:
-        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+        for a, b in zip(*pair, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+def answers(output: torch.Tensor | Detections) -> list[torch.Tensor]:
+    return [output.logits, output.boxes] if isinstance(output, Detections) else [output]
 
 
 def refused(loaded: Loaded, to: str) -> bool:
     """Whether no writer of the format can express the model."""
-    return to != "vitrail" and all(w.refuses(loaded.described) for w in WRITERS if w.name == to)
+    return to != "vitrail" and all(refusal(w, loaded.described) for w in WRITERS if w.name == to)
 
 
 def beside(loaded: Loaded) -> Given:
     """What not every format tells."""
     table = loaded.described.backbone.model_dump()
     names = ("heads", "image_size", "window", "pretrained_windows")
-    return Given(backbone={name: table[name] for name in names if name in table})
+    return Given(
+        backbone={name: table[name] for name in names if name in table},
+        task=heads_of(loaded.described.task),
+    )
+
+
+def heads_of(task: TaskConfig | None) -> dict[str, object]:
+    """Of a decoder, which not every file tells."""
+    match task:
+        case DetectConfig(readout=QueryReadout(heads=heads, encoder=None)):
+            return {"readout": {"heads": heads}}
+        case DetectConfig(readout=QueryReadout(heads=heads, encoder=EncoderConfig() as encoder)):
+            return {"readout": {"heads": heads, "encoder": {"heads": encoder.heads}}}
+        case _:
+            return {}
 
 
 def essentials(loaded: Loaded) -> dict[str, object]:

@@ -16,7 +16,7 @@ def task(**changes: object) -> Classify:
     built = build_task(
         ClassifyConfig(**({"classes": ("ant", "bee", "cat")} | changes)),
         pooled_width=4,
-        token_width=4,
+        channels=(4,),
         distilled=False,
     )
     assert isinstance(built, Classify)

@@ -17,7 +17,8 @@ from vitrail.data.preprocess import Line, Preprocess
 from vitrail.errors import DataError
 from vitrail.evaluate import evaluate
 from vitrail.model import Model, ModelConfig
-from vitrail.predict import predict, write_predictions
+from vitrail.predict import predict
+from vitrail.prediction_files import write_predictions
 from vitrail.tasks.transcribe import IGNORED, Transcribe, TranscribeConfig
 from vitrail.types import Transcription
 from vitrail.weights.modelfile import Provenance, load_model, save_model

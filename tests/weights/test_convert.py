@@ -73,11 +73,11 @@ def test_what_others_do_not_have_is_refused_with_the_reason(tmp_path: Path) -> N
         write_loaded(loaded_from(tiny_model(), "tiny", ""), "keras", tmp_path / "x")
 
 
-def test_only_classifiers_are_written_for_others(tmp_path: Path) -> None:
+def test_a_format_without_such_a_task_is_refused(tmp_path: Path) -> None:
     task = TranscribeConfig(alphabet=("a", "b"), max_length=4)
     model = Model(model_config("vit_nano_conv2_8", task))
-    with pytest.raises(CheckpointError, match="for the task 'transcribe'; only classifiers"):
-        loaded_from(model, "strips", "")
+    with pytest.raises(CheckpointError, match="as timm: no such format for the task 'transcribe'"):
+        write_loaded(loaded_from(model, "strips", ""), "timm", tmp_path / "timm")
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,13 @@ from vitrail.backbones.t2t import T2T, T2TConfig
 from vitrail.backbones.t2t_sizes import T2T as T2T_SIZES
 from vitrail.backbones.vit import ViT, ViTConfig
 from vitrail.backbones.vit_sizes import VIT
+from vitrail.backbones.windowed_vit import WindowedViT, WindowedViTConfig
+from vitrail.backbones.windowed_vit_sizes import WINDOWED_VIT
+from vitrail.backbones.yolos_sizes import YOLOS
 
 BackboneConfig = Annotated[
     ViTConfig
+    | WindowedViTConfig
     | T2TConfig
     | SwinConfig
     | SwinV2Config
@@ -36,6 +40,8 @@ BackboneConfig = Annotated[
 FAMILIES: dict[str, dict[str, Variant[Any]]] = {
     "vit": VIT,
     "deit": DEIT,
+    "yolos": YOLOS,
+    "windowed_vit": WINDOWED_VIT,
     "t2t": T2T_SIZES,
     "swin": SWIN,
     "hybrid": HYBRID,
@@ -48,11 +54,13 @@ VARIANTS = {name: variant for family in FAMILIES.values() for name, variant in f
 """Every named variant."""
 
 
-def build_backbone(config: BackboneConfig) -> Backbone:
+def build_backbone(config: BackboneConfig) -> Backbone:  # noqa: PLR0911 one return a family
     """The module that a configuration describes, with fresh weights."""
     match config:
         case ViTConfig():
             return ViT(config)
+        case WindowedViTConfig():
+            return WindowedViT(config)
         case T2TConfig():
             return T2T(config)
         case SwinConfig() | SwinV2Config():

@@ -54,6 +54,7 @@ class Backbone(nn.Module, ABC):
         pooled_width: Width of `Features.pooled`.
         prefix: Number of leading tokens that are no patches (class token, registers).
         distilled: Whether `Features.distilled` is given: there is a distillation token.
+        queries: Number of `Features.queries`; 0 where there are none.
     """
 
     channels: tuple[int, ...]
@@ -61,6 +62,7 @@ class Backbone(nn.Module, ABC):
     pooled_width: int
     prefix: int = 0
     distilled: bool = False
+    queries: int = 0
 
     @abstractmethod
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Features:

@@ -26,6 +26,7 @@ from vitrail.nn.convolutions import (
     Style,
     TimmStandardisedConv2d,
     Trunk,
+    doubling,
     group_norm_style,
 )
 from vitrail.nn.init import init_linear
@@ -125,7 +126,7 @@ class Hybrid(Backbone):
             Root(config.resnet_width, style, small=config.root.kind == "small"),
             Bottleneck,
             config.resnet_depths,
-            config.resnet_width,
+            doubling(config.resnet_width, len(config.resnet_depths)),
             style,
         )
         self.finer = sum(stride < config.stride for stride in self.resnet.strides)

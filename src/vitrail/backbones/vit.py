@@ -170,6 +170,8 @@ class ViTConfig(BackboneBase):
         distillation_token: Whether a second token follows it, which learns from a teacher
             (Touvron et al. 2021, section 4, Fig. 2).
         registers: Learned tokens after these (Darcet et al. 2024).
+        detection_tokens: Learned tokens after these that find one object each (Fang et al. 2021,
+            "You only look at one sequence", YOLOS).
         pool: What becomes the image vector; `class_and_mean` is twice as wide as a token.
         norm_after_pool: The last norm follows the pooling (MAE, timm `fc_norm`) instead of
             preceding it.
@@ -195,6 +197,7 @@ class ViTConfig(BackboneBase):
     class_token: bool = True
     distillation_token: bool = False
     registers: int = Field(default=0, ge=0)
+    detection_tokens: int = Field(default=0, ge=0)
     pool: Literal["class", "mean", "class_and_mean", "attention"] = "class"
     norm_after_pool: bool = False
 
@@ -218,7 +221,8 @@ class ViTConfig(BackboneBase):
     @property
     def prefix(self) -> int:
         """Leading tokens that are no patches."""
-        return self.class_token + self.distillation_token + self.registers
+        own = self.class_token + self.distillation_token
+        return own + self.registers + self.detection_tokens
 
     @model_validator(mode="after")
     def _consistent(self) -> ViTConfig:
@@ -256,6 +260,7 @@ class ViT(Backbone):
         self.channels, self.strides = (width,), (config.stem.stride,)
         self.pooled_width = config.pooled_width
         self.prefix, self.distilled = config.prefix, config.distillation_token
+        self.queries = config.detection_tokens
         self.patch_embed = build_stem(config.stem, width)
         self.prefix_token = nn.Parameter(torch.empty(1, config.prefix, width))
         self.pos_embed = _absolute_positions(config)
@@ -286,7 +291,10 @@ class ViT(Backbone):
         pooled = self.fc_norm(self.pool(tokens))
         patch_map = tokens[:, self.prefix :].transpose(1, 2).unflatten(2, grid)
         distilled = tokens[:, 1] if self.distilled else None
-        return Features(maps=(patch_map,), tokens=tokens, pooled=pooled, distilled=distilled)
+        found = tokens[:, self.prefix - self.queries : self.prefix] if self.queries else None
+        return Features(
+            maps=(patch_map,), tokens=tokens, pooled=pooled, distilled=distilled, queries=found
+        )
 
     def layers(self) -> list[list[nn.Module]]:
         """The stem with its positions, then one group a block, with its own positions if any."""

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from numpy.typing import NDArray
-from PIL import Image, ImageEnhance
+from PIL import Image
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from vitrail.config import Config
+from vitrail.data.color_jitter import ColorJitter, color_jitter
 from vitrail.data.elastic import Elastic, elastic
 from vitrail.data.preprocess import CenterCrop, Line, Preprocess
 from vitrail.data.rand_augment import RandAugment, rand_augment
@@ -99,20 +100,6 @@ Geometry = Annotated[
     NoGeometry | RandomResizedCrop | RandomCrop | PadCrop | Affine | Elastic,
     Field(discriminator="kind"),
 ]
-
-
-class ColorJitter(Config):
-    """Random brightness, contrast and saturation, in random order.
-
-    Attributes:
-        brightness: The factor is drawn from 1 - brightness to 1 + brightness.
-        contrast: Likewise.
-        saturation: Likewise.
-    """
-
-    brightness: float = Field(default=0.0, ge=0)
-    contrast: float = Field(default=0.0, ge=0)
-    saturation: float = Field(default=0.0, ge=0)
 
 
 class AugmentConfig(Config):
@@ -221,7 +208,7 @@ class Augment:
             red, green, blue = (round(value) for value in self._mean.tolist())
             picture = rand_augment(picture, self.config.rand_augment, rng, (red, green, blue))
         if self.config.color_jitter:
-            picture = _jitter(self.config.color_jitter, picture, rng)
+            picture = color_jitter(self.config.color_jitter, picture, rng)
         return _tensor(np.array(picture))
 
     def _erase(self, image: Tensor, rng: np.random.Generator) -> Tensor:
@@ -314,21 +301,6 @@ def _affine(affine: Affine, image: Tensor, rng: np.random.Generator) -> Tensor:
         fillcolor=(affine.fill,) * 3,
     )
     return _tensor(np.array(picture))
-
-
-def _jitter(jitter: ColorJitter, picture: Image.Image, rng: np.random.Generator) -> Image.Image:
-    steps = (
-        (ImageEnhance.Brightness, jitter.brightness),
-        (ImageEnhance.Contrast, jitter.contrast),
-        (ImageEnhance.Color, jitter.saturation),
-    )
-    order: list[int] = rng.permutation(len(steps)).tolist()
-    for step in order:
-        enhance, strength = steps[step]
-        if strength:
-            factor = 1 + strength * (2 * rng.random() - 1)
-            picture = enhance(picture).enhance(max(0.0, factor))
-    return picture
 
 
 def _pixels(image: Tensor) -> NDArray[np.uint8]:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from vitrail.config import Config
+from vitrail.data.box_findings import box_findings
 from vitrail.data.class_balance import SplitCounts, class_counts, class_findings, label_names
 from vitrail.data.dataset import Dataset, Source
 from vitrail.data.duplicates import MIN_SIDE, perceptual_hash
@@ -68,6 +69,7 @@ def check(source: Source, *, progress: Callable[[int, int], None] | None = None)
         *near_duplicates(readable),
         *odd_sizes(readable, text=text),
         *class_findings(counts),
+        *(box_findings(source, readable) if source.splits["train"].boxes else ()),
     ]
     findings.sort(key=lambda finding: finding.severity != "error")
     return Report(

@@ -10,7 +10,7 @@ from pydantic import Field
 from vitrail.config import Config
 from vitrail.data.dataset import Dataset
 from vitrail.data.findings import Example, Finding, finding, many
-from vitrail.types import Target
+from vitrail.types import Boxes, Target
 
 MAX_IMBALANCE = 10
 """Training samples of the largest class over those of the smallest above which it is a finding."""
@@ -25,22 +25,35 @@ class SplitCounts(Config):
     Attributes:
         samples: Samples, readable or not.
         classes: Samples of every class, the empty ones too; a multi-label sample counts in each.
-            Of texts: how often every symbol occurs.
+            Of texts: how often every symbol occurs. Of boxes: images that show it.
+        objects: Objects of every class, without crowds; empty where targets are no boxes.
         lengths: How many texts have each number of symbols; empty where targets are no texts.
     """
 
     samples: int
     classes: dict[str, int]
+    objects: dict[str, int] = Field(default_factory=dict[str, int])
     lengths: dict[int, int] = Field(default_factory=dict[int, int])
 
 
 def label_names(target: Target, classes: Sequence[str]) -> tuple[str, ...] | None:
-    """The names of a target's classes, or the text it is; None for a sample without a label."""
+    """The names of a target's classes, or the text it is; None for a sample without a label.
+
+    Of boxes: how many of each class, `12 RBC`, in the order of their names.
+    """
     if target is None:
         return None
+    if isinstance(target, Boxes):
+        counts = object_counts(target, classes)
+        return tuple(f"{count} {name}" for name, count in sorted(counts.items()))
     if isinstance(target, str):
         return (target,)
     return tuple(classes[i] for i in (target if isinstance(target, tuple) else (target,)))
+
+
+def object_counts(target: Boxes, classes: Sequence[str]) -> Counter[str]:
+    """How many objects of each class an image shows, without crowds, by name."""
+    return Counter(classes[box.label] for box in target.items if not box.crowd)
 
 
 def class_counts(dataset: Dataset) -> SplitCounts:
@@ -53,6 +66,18 @@ def class_counts(dataset: Dataset) -> SplitCounts:
             classes={symbol: found[symbol] for symbol in dataset.classes},
             lengths=dict(sorted(Counter(map(len, texts)).items())),
         )
+    if dataset.boxes:
+        boxes = [target for target in dataset.targets if isinstance(target, Boxes)]
+        shown = [object_counts(target, dataset.classes) for target in boxes]
+        images = Counter(name for counts in shown for name in counts)
+        objects = Counter[str]()
+        for counts in shown:
+            objects.update(counts)
+        return SplitCounts(
+            samples=len(dataset),
+            classes={name: images[name] for name in dataset.classes},
+            objects={name: objects[name] for name in dataset.classes},
+        )
     found = Counter(
         name for target in dataset.targets for name in label_names(target, dataset.classes) or ()
     )
@@ -64,6 +89,7 @@ def class_counts(dataset: Dataset) -> SplitCounts:
 def class_findings(counts: Mapping[str, SplitCounts]) -> Iterable[Finding]:
     """Findings about classes or symbols, from the sizes of the splits."""
     text = any(split.lengths for split in counts.values())
+    boxes = any(split.objects for split in counts.values())
     noun = "symbol" if text else "class"
     splits = {name: split.classes for name, split in counts.items() if split.samples}
     names = list(dict.fromkeys(name for split in splits.values() for name in split))
@@ -71,7 +97,7 @@ def class_findings(counts: Mapping[str, SplitCounts]) -> Iterable[Finding]:
     empty = [Example(ids=(), note=name) for name in names if not homes[name]]
     yield from finding(
         "empty-class",
-        "error",
+        "warning" if boxes else "error",  # COCO's list is kept where a few of its classes are used
         f"{many(len(empty), noun)} without any sample: add images or remove the class.",
         empty,
     )
@@ -101,8 +127,9 @@ def class_findings(counts: Mapping[str, SplitCounts]) -> Iterable[Finding]:
         f"add images{'' if text else ' or merge classes'}.",
         few,
     )
-    # Symbols of a language are never balanced.
-    yield from _long_texts(counts) if text else _imbalance(train)
+    # Neither symbols of a language nor objects in scenes are ever balanced.
+    if not boxes:
+        yield from _long_texts(counts) if text else _imbalance(train)
 
 
 def _long_texts(counts: Mapping[str, SplitCounts]) -> Iterable[Finding]:

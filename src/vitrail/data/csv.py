@@ -67,7 +67,7 @@ class CsvDataset(FileDataset):
         """Read one CSV file of a storage."""
         name = f"{storage.location / path}"
         try:
-            header, rows = _table(storage.read(path), name)
+            header, rows = read_table(storage.read(path), name)
         except BadSampleError as error:
             raise DataError(f"{name}: {error}") from error
         place, label, part = _columns(header, rows, name)
@@ -97,7 +97,7 @@ class CsvDataset(FileDataset):
         return dataset
 
 
-def _table(data: bytes, name: str) -> tuple[Row | None, list[Row]]:
+def read_table(data: bytes, name: str) -> tuple[Row | None, list[Row]]:
     """Header (if there is one) and rows; of comma, tab and semicolon the first that fits."""
     try:
         text = data.decode("utf-8-sig")
@@ -182,7 +182,7 @@ def _published(cells: Sequence[str], name: str, first: int) -> dict[str, list[in
 def _leads(storage: Storage, path: str) -> bool:
     """Whether at least half of the rows name a file that exists, beside a label column."""
     try:
-        header, rows = _table(storage.read(path), path)
+        header, rows = read_table(storage.read(path), path)
         place, label, _ = _columns(header, rows, path)
     except (DataError, BadSampleError):
         return False

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vitrail.types import Sample, Target
+from vitrail.types import Sample, Skipped, Target
 
 
 class Dataset(ABC):
@@ -20,6 +20,13 @@ class Dataset(ABC):
         classes: Class names in the order of their indices; empty where nothing is labelled.
         multilabel: Whether a target is a set of classes (a sorted tuple of indices).
         text: Whether targets are texts; `classes` is then the alphabet, one character each.
+        boxes: Whether targets are `Boxes`.
+        category_ids: What the source calls each class by number (COCO `category_id`, with gaps, or
+            the line of a YOLO file), in the order of `classes`; None where it has names only.
+        image_ids: What the source calls each image by number (COCO), one a sample; None where it
+            has names only.
+        dropped: Labels that cannot be used (a box without area, of no known class, not finite),
+            by the sample that they belong to; they are in no target.
         ids: One stable name a sample (a path relative to the data, or `test/17` for arrays).
         targets: One target a sample, as in `Sample.target`.
     """
@@ -27,6 +34,10 @@ class Dataset(ABC):
     classes: tuple[str, ...]
     multilabel: bool
     text: bool = False
+    boxes: bool = False
+    category_ids: tuple[int, ...] | None = None
+    image_ids: Sequence[int] | None = None
+    dropped: Sequence[Skipped] = ()
     ids: Sequence[str]
     targets: Sequence[Target]
 
@@ -60,8 +71,14 @@ class Subset(Dataset):
         self.classes = dataset.classes
         self.multilabel = dataset.multilabel
         self.text = dataset.text
+        self.boxes = dataset.boxes
+        self.category_ids = dataset.category_ids
         self.ids = [dataset.ids[i] for i in self.indices]
         self.targets = [dataset.targets[i] for i in self.indices]
+        if dataset.image_ids is not None:
+            self.image_ids = [dataset.image_ids[i] for i in self.indices]
+        own = set(self.ids)
+        self.dropped = [label for label in dataset.dropped if label.id in own]
 
     def read(self, index: int) -> Sample:
         """Decode one sample of the subset."""

@@ -26,6 +26,15 @@ Kind = Literal[
     "few-samples",
     "long-text",
     "imbalance",
+    "unusable-box",
+    "clipped-box",
+    "repeated-box",
+    "tiny-box",
+    "huge-box",
+    "wrong-size",
+    "similar-names",
+    "unlabelled-image",
+    "label-without-image",
 ]
 
 MAX_ASPECT = 5.0
@@ -238,6 +247,6 @@ def _disagree(group: Sequence[Seen]) -> bool:
 
 
 def many(count: int, noun: str) -> str:
-    """`1 image`, `2,000 images`."""
-    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    """`1 image`, `2,000 images`, `3 boxes`."""
+    plural = f"{noun}es" if noun.endswith(("s", "x")) else f"{noun}s"
     return f"{count:,} {noun if count == 1 else plural}"

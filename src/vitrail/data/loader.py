@@ -25,10 +25,22 @@ from vitrail.data.workers import (
     run,
 )
 from vitrail.errors import BadSampleError
-from vitrail.types import Batch, Sample, Skipped
+from vitrail.types import Batch, Sample, Skipped, View
 
-Transform = Callable[[Tensor, np.random.Generator], Tensor]
-"""An image (3, H, W) in uint8 and the random numbers for it, to the image that the model sees."""
+Transform = Callable[[Sample, np.random.Generator], View]
+"""A sample and the random numbers for it, to what the model sees."""
+
+ImageTransform = Callable[[Tensor, np.random.Generator], Tensor]
+"""The same for labels that do not lie on the image: (3, H, W) in uint8, there and back."""
+
+
+def on_image(transform: ImageTransform) -> Transform:
+    """A transform that leaves the label as it is."""
+
+    def view(sample: Sample, rng: np.random.Generator) -> View:
+        return View(transform(sample.image, rng), sample.target)
+
+    return view
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +59,7 @@ class Loader:
 
     Args:
         dataset: Where samples come from.
-        transform: Prepares one image; all its randomness comes from the generator it is given.
+        transform: Prepares one sample; all its randomness comes from the generator it is given.
         batch_size: Samples a planned batch.
         order: Order of the samples.
         seed: Seed of order and augmentation, 0 or more.
@@ -120,25 +132,26 @@ class Loader:
 
     def _load(self, job: _Job, stop: threading.Event) -> list[Batch]:
         """Prepare one planned batch; several batches if sizes differ, never none."""
-        groups: dict[tuple[int, int], list[tuple[Sample, Tensor]]] = {}
+        groups: dict[tuple[int, int], list[tuple[Sample, View]]] = {}
         skipped: list[Skipped] = []
         for index, repeat in job.picks:
             if stop.is_set():
                 break
             try:
-                sample, image = self._prepare(index, job.epoch, repeat)
+                sample, view = self._prepare(index, job.epoch, repeat)
             except BadSampleError as error:
                 skipped.append(self._skip(index, error))
             else:
-                groups.setdefault((image.shape[1], image.shape[2]), []).append((sample, image))
+                size = (view.image.shape[1], view.image.shape[2])
+                groups.setdefault(size, []).append((sample, view))
         batches = [_collate(group) for group in groups.values()] or [_EMPTY]
         return [replace(batches[0], skipped=tuple(skipped)), *batches[1:]]
 
-    def _prepare(self, index: int, epoch: int, repeat: int) -> tuple[Sample, Tensor]:
+    def _prepare(self, index: int, epoch: int, repeat: int) -> tuple[Sample, View]:
         try:
             sample = self.dataset.read(index)
             rng = sample_rng(self.seed, epoch, index, repeat)
-            return sample, self.transform(sample.image, rng)
+            return sample, self.transform(sample, rng)
         except BadSampleError:
             raise
         except Exception as error:
@@ -159,11 +172,16 @@ class Loader:
 _EMPTY = Batch((), torch.empty((0, 3, 0, 0), dtype=torch.uint8), ())
 
 
-def _collate(group: list[tuple[Sample, Tensor]]) -> Batch:
+def _collate(group: list[tuple[Sample, View]]) -> Batch:
+    views = [view for _, view in group]
+    whole = views[0].image.shape[1], views[0].image.shape[2]
+    filled = any(view.extent not in (None, whole) for view in views)
     return Batch(
         ids=tuple(sample.id for sample, _ in group),
-        images=_stack([image for _, image in group]),
-        targets=tuple(sample.target for sample, _ in group),
+        images=_stack([view.image for view in views]),
+        targets=tuple(view.target for view in views),
+        sizes=tuple((sample.image.shape[1], sample.image.shape[2]) for sample, _ in group),
+        extents=tuple(view.extent or whole for view in views) if filled else (),
     )
 
 

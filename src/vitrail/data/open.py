@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from vitrail.data import planted, strips
+from vitrail.data import planted, shapes, strips
 from vitrail.data.arrays import ArrayDataset
+from vitrail.data.boxes import BoxFiles
+from vitrail.data.boxes_csv import detect_boxes_csv, open_boxes_csv
 from vitrail.data.builtin import digits
 from vitrail.data.cifar import CifarDataset
+from vitrail.data.coco import detect_coco, open_coco
 from vitrail.data.csv import SUFFIXES, CsvDataset
 from vitrail.data.dataset import Dataset, Source, Subset
 from vitrail.data.download import PUBLISHED, locate
@@ -20,7 +23,11 @@ from vitrail.data.idx import IdxDataset
 from vitrail.data.images import open_images
 from vitrail.data.split import split
 from vitrail.data.storage import Storage, is_archive, missing, open_storage
+from vitrail.data.voc import detect_voc
+from vitrail.data.yolo import detect_yolo, open_yolo
+from vitrail.data.yolo_names import YAML_SUFFIXES
 from vitrail.errors import DataError
+from vitrail.types import Boxes, Target
 
 __all__ = ["fingerprint", "open_images", "open_labelled", "open_source"]
 
@@ -29,7 +36,7 @@ VAL_FRACTION = 0.1
 VAL_LIMIT = 10_000
 """What is cut off where the data bring no split; more validation images tell nothing new."""
 
-BUILT_IN = ("digits", strips.NAME, planted.NAME, *PUBLISHED)
+BUILT_IN = ("digits", strips.NAME, planted.NAME, shapes.NAME, *PUBLISHED)
 """Names that are no paths; write `./digits` for a folder of that name. `strips:13-20` are strips of
 13 to 20 digits, `planted:3` scenes with three patches that belong to no class."""
 
@@ -52,7 +59,7 @@ def open_source(data: str, *, seed: int = 0) -> Source:
     seed and the ids only. Published test and validation parts are never changed.
 
     Args:
-        data: A folder, a CSV file, an archive, or one of `BUILT_IN`.
+        data: A folder, an archive, a CSV, COCO or YAML file, or one of `BUILT_IN`.
         seed: Of the cuts.
 
     Raises:
@@ -62,10 +69,10 @@ def open_source(data: str, *, seed: int = 0) -> Source:
     whole = found.dataset
     if found.published and "train" not in found.published:
         raise DataError(f"{data}: has {' and '.join(found.published)}, but no train part")
-    if len(whole.classes) < 2 and not whole.text:
+    if len(whole.classes) < 2 and not whole.text and not whole.boxes:
         raise DataError(
             f"{data}: only one class ('{''.join(whole.classes)}'); a classifier needs at least "
-            "two: add a folder or a label for each"
+            f"two: add a folder or a label for each{_label_fault(data)}"
         )
     splits: dict[str, Dataset] = {
         name: Subset(whole, found.published[name])
@@ -79,8 +86,10 @@ def open_source(data: str, *, seed: int = 0) -> Source:
     splits = {**splits, **split(train, seed=seed, test=test, val=val)}
     for name, part in splits.items():
         if not len(part):
-            # Texts with a symbol that no other has stay in train.
-            least = "some more of every symbol" if whole.text else "at least 3 a class"
+            # What has a symbol or a class that no other has stays in train.
+            kind = "symbol" if whole.text else "class"
+            many = whole.text or whole.boxes
+            least = f"some more of every {kind}" if many else "at least 3 a class"
             raise DataError(f"{data}: too few images for a {name} part; give {least}")
     return Source(
         name=data,
@@ -116,13 +125,26 @@ def open_labelled(data: str, *, split: Split = "all", seed: int = 0) -> Dataset:
 def fingerprint(dataset: Dataset) -> str:
     """SHA-256 over the sorted ids, labels and stored sizes: names the data, in any order."""
     lines = sorted(
-        f"{name}\t{target}\t{dataset.stored_size(index)}\n"
+        f"{name}\t{_shown(target)}\t{dataset.stored_size(index)}\n"
         for index, (name, target) in enumerate(zip(dataset.ids, dataset.targets, strict=True))
     )
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _detect(data: str) -> _Found:
+def _shown(target: Target) -> str:
+    """A label as it is hashed; boxes in any order, to a thousandth of a pixel."""
+    if not isinstance(target, Boxes):
+        return str(target)
+    return " ".join(
+        sorted(
+            "{}{}:{:.3f},{:.3f},{:.3f},{:.3f}".format(box.label, "*" * box.crowd, *box.corners)
+            for box in target.items
+        )
+    )
+
+
+def _built_in(data: str) -> _Found | None:
+    """What comes with the package, or is made by it."""
     if data == "digits":
         return _Found(digits(), "built-in", "a built-in name: the digits of scikit-learn", {})
     rows = strips.named(data)
@@ -135,6 +157,17 @@ def _detect(data: str) -> _Found:
         beside = f" beside {scenes.distractors} patches of no class" if scenes.distractors else ""
         reason = f"a built-in name: a small pattern planted in a busy scene{beside}"
         return _Found(scenes, "built-in", reason, scenes.published)
+    drawn = shapes.named(data)
+    if drawn is not None:
+        reason = "a built-in name: generated scenes of shapes that overlap, with boxes"
+        return _Found(drawn, "built-in", reason, drawn.published)
+    return None
+
+
+def _detect(data: str) -> _Found:
+    built_in = _built_in(data)
+    if built_in is not None:
+        return built_in
     if data in PUBLISHED:
         path = locate(data)
         found = _detect_storage(open_storage(path), str(path))
@@ -147,12 +180,25 @@ def _detect(data: str) -> _Found:
     path = Path(data).expanduser()
     if not path.exists():
         raise missing(path, BUILT_IN)
+    labels = _detect_label_file(path) if path.is_file() else None
+    if labels is not None:
+        return _boxes(labels)
     if path.is_file() and path.suffix.lower() in SUFFIXES:
         table = CsvDataset.open(path)
         return _Found(table, "csv", f"a table of paths and labels{_kind(table)}", table.published)
     if path.is_file() and is_image(path.name) and not is_archive(path):
         raise DataError(f"{data}: a single image has no classes; give a folder of class folders")
     return _detect_storage(open_storage(path), data)
+
+
+def _detect_label_file(path: Path) -> BoxFiles | None:
+    """Boxes, where one file says where everything is."""
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        return open_coco(path)
+    if suffix in YAML_SUFFIXES:
+        return open_yolo(path)
+    return open_boxes_csv(path) if suffix in SUFFIXES else None
 
 
 def _detect_storage(storage: Storage, data: str) -> _Found:
@@ -164,6 +210,10 @@ def _detect_storage(storage: Storage, data: str) -> _Found:
     arrays = CifarDataset.detect(storage)
     if arrays is not None:
         return _Found(arrays, "cifar binary", "the batches of CIFAR-10", arrays.published)
+    for detect in (detect_coco, detect_voc, detect_yolo, detect_boxes_csv):
+        labels = detect(storage)
+        if labels is not None:
+            return _boxes(labels)
     table = CsvDataset.detect(storage)
     if table is not None:
         return _Found(
@@ -175,13 +225,36 @@ def _detect_storage(storage: Storage, data: str) -> _Found:
     images = sum(map(is_image, storage.paths))
     if images:
         raise DataError(
-            f"{data}: {images} images, but no class folders and no CSV with labels; "
-            "put the images into one folder a class, or write a CSV 'path,label'"
+            f"{data}: {images} images, but no class folders, no CSV with labels and no boxes "
+            "(COCO, VOC, YOLO, CSV); put the images into one folder a class, or write a CSV "
+            f"'path,label'{_label_fault(data)}"
         )
     raise DataError(
         f"{data}: no images among {len(storage.paths)} files; give a folder of class folders, "
-        "a CSV 'path,label', idx files or an archive of these"
+        "a CSV 'path,label', idx files, boxes (COCO, VOC, YOLO, CSV) or an archive of these"
     )
+
+
+def _label_fault(data: str) -> str:
+    """Why a label file near the top of a folder was passed over; empty where there is none."""
+    top = Path(data).expanduser()
+    if not top.is_dir():
+        return ""
+    endings = (".json", *YAML_SUFFIXES, *SUFFIXES)
+    for name in open_storage(top).paths:
+        if name.count("/") > 1 or not name.lower().endswith(endings):
+            continue
+        try:
+            if _detect_label_file(top / name) is None:
+                CsvDataset.open(top / name)
+        except DataError as error:
+            return f"; no boxes are read since {error}"
+        return f"; no boxes are read since {name} names no image that is there"
+    return ""
+
+
+def _boxes(labels: BoxFiles) -> _Found:
+    return _Found(labels, labels.format, labels.reason, labels.published)
 
 
 def _folders(folder: ImageFolder) -> _Found:

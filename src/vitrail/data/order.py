@@ -55,7 +55,46 @@ class Shuffled:
         return order[: math.ceil(count / self.repeats)].repeat(self.repeats)[:count]
 
 
-Order = Sequential | Shuffled
+@dataclass(frozen=True, slots=True)
+class Bucketed:
+    """A new permutation each epoch in which samples of one size stand together.
+
+    Batches of one size and the few of several, made of what is left of each, come in random order.
+    The samples that are too few for a batch stand at the end. They are drawn first, whatever their
+    size: a loader that leaves them out must not always leave out those of a rare size.
+
+    Attributes:
+        sizes: Height and width at which the model sees each sample; see `data.buckets`.
+        batch_size: Samples that stand together.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    sizes: tuple[tuple[int, int], ...]
+    batch_size: Annotated[int, Gt(0)]
+    kind: Literal["bucketed"] = "bucketed"
+    repeats: ClassVar[int] = 1
+
+    def indices(self, count: int, seed: int, epoch: int) -> NDArray[np.int64]:
+        """A permutation of 0 to count - 1."""
+        assert count == len(self.sizes), "one size a sample"
+        rng, size = sample_rng(seed, epoch, _ORDER), self.batch_size
+        shuffled: list[int] = rng.permutation(count).tolist()
+        rest = count % size
+        buckets: dict[tuple[int, int], list[int]] = {}
+        for index in shuffled[rest:]:
+            buckets.setdefault(self.sizes[index], []).append(index)
+        whole: list[int] = []
+        left: list[int] = []
+        for bucket in buckets.values():
+            cut = len(bucket) - len(bucket) % size
+            whole += bucket[:cut]
+            left += bucket[cut:]
+        batches = np.array(whole + left, dtype=np.int64).reshape(-1, size)
+        tail = np.array(shuffled[:rest], dtype=np.int64)
+        return np.concatenate([rng.permutation(batches).ravel(), tail])
+
+
+Order = Sequential | Shuffled | Bucketed
 
 
 def sample_rng(seed: int, epoch: int, index: int, repeat: int = 0) -> np.random.Generator:

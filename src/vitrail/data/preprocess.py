@@ -7,6 +7,7 @@ serving all run it. Pixels stay uint8: normalisation happens on the whole batch,
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vitrail.config import Config
+from vitrail.types import Boxes, Sample, View
 
 Interpolation = Literal["bilinear", "bicubic"]
 Size = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
@@ -122,7 +124,49 @@ class Line(Config):
         return rows, self.size[1] if columns <= self.size[1] else -(-columns // rows) * rows
 
 
-Resize = Annotated[CenterCrop | Squash | TokenBudget | Line, Field(discriminator="kind")]
+class Fit(Config):
+    """Keep the aspect ratio: the short side to a length, unless the long one becomes too long.
+
+    The size is that of DETR's evaluation (facebookresearch/detr, `datasets/transforms.py`). What is
+    missing to whole multiples is filled up with black on the right and below, and masked in the
+    model, so that images of about one shape make batches of one size.
+
+    Attributes:
+        short: Length of the short side.
+        long: Greatest length of the long side.
+        multiple: Sides are filled up to multiples of it; 1 fills nothing up.
+        cut_to: Before that, sides are shortened to multiples of it (YOLOS: 16); 1 leaves them.
+    """
+
+    kind: Literal["fit"] = "fit"
+    short: int = Field(gt=0)
+    long: int = Field(gt=0)
+    multiple: int = Field(default=32, gt=0)
+    cut_to: int = Field(default=1, gt=0)
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """Size of the image before it is filled up."""
+        least, most = min(height, width), max(height, width)
+        side = float(self.short)
+        if most / least * side > self.long:
+            side = self.long * least / most
+        unit = self.cut_to
+        short, long = (
+            max(unit, length // unit * unit) for length in (round(side), int(side * most / least))
+        )
+        return (short, long) if height <= width else (long, short)
+
+    def filled(self, height: int, width: int) -> tuple[int, int]:
+        """Size of the result."""
+        rows, columns = self.resized(height, width)
+        return _up(rows, self.multiple), _up(columns, self.multiple)
+
+
+def _up(side: int, multiple: int) -> int:
+    return -(-side // multiple) * multiple
+
+
+Resize = Annotated[CenterCrop | Squash | TokenBudget | Line | Fit, Field(discriminator="kind")]
 
 
 class Preprocess(Config):
@@ -153,8 +197,8 @@ class Preprocess(Config):
         match self.resize:
             case CenterCrop(size=size):
                 return size
-            case Line() as line:
-                return line.filled(height, width)
+            case Line() | Fit() as rule:
+                return rule.filled(height, width)
             case rule:
                 return rule.resized(height, width)
 
@@ -172,7 +216,23 @@ class Preprocess(Config):
         image = self.scale(image, resized)
         if isinstance(self.resize, Line):
             return _fill(image, self.resize.filled(height, width)[1])
+        if isinstance(self.resize, Fit):
+            return fill_black(image, self.resize.filled(height, width))
         return _center(image, self.output_size(height, width))
+
+    def view(self, sample: Sample) -> View:
+        """A sample as evaluation and prediction show it to the model, its boxes with it.
+
+        Only rules that keep the whole image serve labels that lie on it.
+        """
+        image = self.prepare(sample.image)
+        extent = None
+        if isinstance(self.resize, Fit):
+            extent = self.resize.resized(sample.image.shape[1], sample.image.shape[2])
+        if not isinstance(sample.target, Boxes):
+            return View(image, sample.target, extent)
+        shown = extent or (image.shape[1], image.shape[2])
+        return View(image, stretched(sample.target, shown), extent)
 
     def scale(self, image: UInt8[Tensor, "3 H W"], size: tuple[int, int]) -> UInt8[Tensor, "3 h w"]:
         """Resample to exactly this size with the filter of this preprocessing."""
@@ -182,6 +242,34 @@ class Preprocess(Config):
         # gives the batch axis the stride by which torch recognises that memory.
         batch = image.permute(1, 2, 0)[None].permute(0, 3, 1, 2)
         return F.interpolate(batch, size=size, mode=self.interpolation, antialias=self.antialias)[0]
+
+
+def stretched(boxes: Boxes, size: tuple[int, int]) -> Boxes:
+    """The boxes of an image after it was stretched to another height and width."""
+    assert boxes.size is not None, "a sample that was read knows its size"
+    if boxes.size == size:
+        return boxes
+    down, across = size[0] / boxes.size[0], size[1] / boxes.size[1]
+    items = tuple(
+        replace(
+            box,
+            corners=(
+                box.corners[0] * across,
+                box.corners[1] * down,
+                box.corners[2] * across,
+                box.corners[3] * down,
+            ),
+            area=None if box.area is None else box.area * down * across,
+        )
+        for box in boxes.items
+    )
+    return Boxes(items, size)
+
+
+def fill_black(image: UInt8[Tensor, "3 H W"], size: tuple[int, int]) -> UInt8[Tensor, "3 h w"]:
+    """Black on the right and below, up to the size."""
+    down, across = size[0] - image.shape[1], size[1] - image.shape[2]
+    return image if down == across == 0 else F.pad(image, (0, across, 0, down))
 
 
 def _fill(image: UInt8[Tensor, "3 H W"], width: int) -> UInt8[Tensor, "3 H w"]:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from vitrail.data.dataset import Dataset, Subset
 from vitrail.errors import BadSampleError
-from vitrail.types import Target
+from vitrail.types import Boxes, Target
 
 Group = list[int]
 """Samples with the same bytes."""
@@ -23,8 +23,8 @@ def split(dataset: Dataset, *, seed: int, test: float, val: float) -> dict[str, 
     """Cut test and validation parts out of a data set, class by class.
 
     Every class keeps at least one training sample; a class with three or more samples (that are
-    no duplicates) has one in every part that is asked for. Multi-label data and texts are cut at
-    random; every class or symbol keeps a training sample there too.
+    no duplicates) has one in every part that is asked for. Multi-label data, texts and boxes are
+    cut at random; every class or symbol keeps a training sample there too.
 
     Args:
         dataset: What to cut.
@@ -40,7 +40,7 @@ def split(dataset: Dataset, *, seed: int, test: float, val: float) -> dict[str, 
         return {"train": Subset(dataset, range(len(dataset)))}
     strata: defaultdict[Target, list[Group]] = defaultdict(list)
     for group in duplicate_groups(dataset):
-        one = dataset.multilabel or dataset.text
+        one = dataset.multilabel or dataset.text or dataset.boxes
         strata[None if one else dataset.targets[group[0]]].append(group)
     parts: dict[str, list[Group]] = {"train": [], "val": [], "test": []}
     for groups in strata.values():
@@ -111,9 +111,11 @@ def _take(
 
 
 def _classes(target: Target) -> tuple[int | str, ...]:
-    """The classes of a target, or the symbols of a text."""
+    """The classes of a target, or the symbols of a text; nothing is learned from a crowd."""
     if target is None:
         return ()
+    if isinstance(target, Boxes):
+        return tuple(box.label for box in target.items if not box.crowd)
     return (target,) if isinstance(target, int) else tuple(target)
 
 

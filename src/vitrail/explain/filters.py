@@ -15,6 +15,7 @@ from vitrail.backbones.resnet import ResNet
 from vitrail.backbones.swin import Swin
 from vitrail.backbones.t2t import T2T
 from vitrail.backbones.vit import ViT
+from vitrail.backbones.windowed_vit import WindowedViT
 from vitrail.model import Model
 from vitrail.nn.convolutions import StandardisedConv2d
 from vitrail.nn.patches import ConvStem, PatchStem
@@ -93,7 +94,7 @@ def stem_filters(model: Model, *, grey: bool = False, most: int = 28) -> Filters
 
 def _first_layer(backbone: Backbone) -> _First:
     match backbone:
-        case ViT() | Recurrent() | Swin():
+        case ViT() | WindowedViT() | Recurrent() | Swin():
             return _patch_layer(backbone.patch_embed)
         case ResNet():
             return _convolution(backbone.trunk.root.conv)

@@ -21,7 +21,7 @@ from vitrail.backbones.backbone import Backbone
 from vitrail.backbones.swin import Swin, SwinStage
 from vitrail.backbones.t2t import T2T
 from vitrail.explain.layers import AttentionLayer, cells, insist_attention, watching
-from vitrail.explain.layout import OnImage, Pooled, Windowed
+from vitrail.explain.layout import OnImage, Pooled, Whole, Windowed
 from vitrail.explain.residual import residual_shares
 from vitrail.model import Model
 from vitrail.nn.probe import AttentionWeights
@@ -204,7 +204,8 @@ def carry(
             case Mixed(layout=Pooled()):
                 row = weighing.mix(step, at)[:, 0]
             case Mixed():
-                row = weighing.read(features, backbone.prefix) if row is None else row
+                if row is None:
+                    row = _padded(weighing.read(features, backbone.prefix), step.layout, way.size)
                 stay, mixed = weighing.residual(next(kept))
                 row = stay * row + _through(mixed * row, step.layout, weighing.mix(step, at))
                 stride, grid = step.layout.stride, step.layout.grid
@@ -216,6 +217,17 @@ def carry(
     assert row is not None
     rows, columns = cells(way.size, stride)  # a soft split may have places beyond the image
     return row[:, -grid[0] * grid[1] :].reshape(-1, *grid)[:, :rows, :columns]
+
+
+def _padded(row: Float[Tensor, "B n"], layout: OnImage, size: Grid) -> Float[Tensor, "B m"]:
+    """With zeros for places beyond the image, where attention has such and the head has not."""
+    rows, columns = cells(size, layout.stride)
+    if not isinstance(layout, Whole) or layout.rows == row.shape[1]:
+        return row
+    prefix, places = row.tensor_split([len(layout.prefix)], dim=1)
+    down, across = layout.grid[0] - rows, layout.grid[1] - columns
+    places = F.pad(places.reshape(-1, rows, columns), (0, across, 0, down)).flatten(1)
+    return torch.cat([prefix, places], dim=1)
 
 
 def _through(

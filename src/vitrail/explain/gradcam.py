@@ -19,6 +19,7 @@ from vitrail.backbones.resnet import ResNetConfig
 from vitrail.backbones.swin import SwinConfig, SwinV2Config
 from vitrail.backbones.t2t import T2T, T2TConfig
 from vitrail.backbones.vit import ViT, ViTConfig
+from vitrail.backbones.windowed_vit import WindowedViTConfig
 from vitrail.explain.method import Method
 from vitrail.explain.rollout import read_from
 from vitrail.model import Model
@@ -148,6 +149,7 @@ def describe_evidence(config: BackboneConfig) -> str:
             | SwinConfig()
             | SwinV2Config()
             | RecurrentConfig()
+            | WindowedViTConfig()
             | HybridConfig(pool="mean")
             | ViTConfig(pool="mean", norm_after_pool=False)
         ):

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import ceil
 from typing import cast
 
 import torch
@@ -22,23 +23,47 @@ from vitrail.backbones.resnet import ResNet
 from vitrail.backbones.swin import Swin, SwinStage
 from vitrail.backbones.t2t import T2T
 from vitrail.backbones.vit import ViT
+from vitrail.backbones.windowed_vit import WindowedViT
 from vitrail.errors import ExplainError
-from vitrail.explain.layout import Layout, OfTokens, Pooled, Reading, Symbols, Whole, Windowed
+from vitrail.explain.layout import (
+    Layout,
+    OfTokens,
+    Pooled,
+    Reading,
+    Searchers,
+    Searching,
+    Symbols,
+    Whole,
+    Windowed,
+)
 from vitrail.model import Model
 from vitrail.nn.attention import Attention
 from vitrail.nn.blocks import Block
 from vitrail.nn.decoder import Decoder, DecoderBlock
+from vitrail.nn.deformable import MemoryAttention
+from vitrail.nn.detection_encoder import CellLayer
 from vitrail.nn.encoder import EncoderBlock
 from vitrail.nn.pooling import AttentionPool
 from vitrail.nn.probe import AttentionWeights, Probe
+from vitrail.nn.query_decoder import QueryAttention, QueryLayer
 from vitrail.nn.sequence_attention import SequenceAttention
 from vitrail.nn.soft_split import SoftSplit, TokenAttention, TokenBlock
 from vitrail.nn.windows import WindowAttention
+from vitrail.tasks.detect import Detect
+from vitrail.tasks.detectors import C2fProjectorConfig, QueryDetector, QueryReadout
 from vitrail.tasks.transcribe import Transcribe
 from vitrail.transformer import Transformer
 from vitrail.types import Grid
 
-AttentionModule = Attention | WindowAttention | TokenAttention | AttentionPool | SequenceAttention
+AttentionModule = (
+    Attention
+    | WindowAttention
+    | TokenAttention
+    | AttentionPool
+    | SequenceAttention
+    | QueryAttention
+    | MemoryAttention
+)
 """Every kind of attention; each has a `probe`."""
 
 Explainable = Model | Backbone | Transformer
@@ -94,6 +119,36 @@ class InText(Place):
         """Always the same."""
         del size
         return Symbols()
+
+
+@dataclass(frozen=True, slots=True)
+class OnMaps(Place):
+    """Cells of the maps that a detector reads.
+
+    Attributes:
+        stride: Pixels between two cells of the map that the projector starts from.
+        scales: Of each map: twice as fine, as fine or half as fine as that one.
+    """
+
+    stride: int
+    scales: tuple[float, ...]
+
+    def at(self, size: Grid) -> Layout:
+        """On the grid of the finest map; half a pixel is no stride."""
+        rows, columns = cells(size, self.stride)
+        grids = tuple((ceil(rows * scale), ceil(columns * scale)) for scale in self.scales)
+        finer = 2 if 2.0 in self.scales and self.stride % 2 == 0 else 1
+        return Searching((rows * finer, columns * finer), self.stride // finer, grids)
+
+
+@dataclass(frozen=True, slots=True)
+class AmongQueries(Place):
+    """Queries for objects; the image does not matter."""
+
+    def at(self, size: Grid) -> Layout:
+        """Always the same."""
+        del size
+        return Searchers()
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +306,15 @@ def prefix_names(backbone: Backbone) -> tuple[str, ...]:
     match backbone:
         case ViT(config=config):
             names = ["class"] * config.class_token + ["distillation"] * config.distillation_token
-            return (*names, *(f"register {i + 1}" for i in range(config.registers)))
+            names += [f"register {i + 1}" for i in range(config.registers)]
+            return (*names, *(f"query {i + 1}" for i in range(config.detection_tokens)))
+        case WindowedViT(config=config):
+            names = ["class"] * config.class_token
+            names += [f"register {i + 1}" for i in range(config.registers)]
+            if config.windows == 1:
+                return tuple(names)
+            windows = range(1, config.windows**2 + 1)
+            return tuple(f"{name}, window {window}" for window in windows for name in names)
         case _:
             return ("class",) * backbone.prefix
 
@@ -266,6 +329,9 @@ def _of_backbone(backbone: Backbone) -> Iterable[_Found]:
                 yield _Found("attention pooling", "attn_pool", pool, pool.heads, place)
         case Hybrid():
             yield from _blocks(backbone.blocks, stride, prefix)
+        case WindowedViT(config=config):
+            multiple = config.multiple
+            yield from _blocks(backbone.blocks, stride, prefix, multiple=multiple)
         case T2T():
             yield from _token_blocks(backbone)
             yield from _blocks(backbone.blocks, stride, prefix)
@@ -277,10 +343,12 @@ def _of_backbone(backbone: Backbone) -> Iterable[_Found]:
             raise AssertionError(f"a family unknown here: {type(backbone).__name__}")
 
 
-def _blocks(blocks: nn.ModuleList, stride: int, prefix: tuple[str, ...]) -> Iterable[_Found]:
+def _blocks(
+    blocks: nn.ModuleList, stride: int, prefix: tuple[str, ...], *, multiple: int = 0
+) -> Iterable[_Found]:
     for i, block in enumerate(blocks):
         assert isinstance(block, Block)
-        place = AtStride(Whole, stride, prefix)
+        place = AtStride(Whole, stride, prefix, multiple)
         yield _Found(f"block {i + 1}", f"attn_{i}", block.attn, block.attn.heads, place)
 
 
@@ -311,10 +379,34 @@ def _stages(backbone: Swin) -> Iterable[_Found]:
 
 
 def _of_task(model: Model) -> Iterable[_Found]:
-    if isinstance(model.task, Transcribe):
-        backbone = model.backbone
-        memory = AtStride(Reading, backbone.strides[-1], prefix_names(backbone))
-        yield from _decoder(model.task.decoder, memory, "attn_decoder")
+    backbone = model.backbone
+    match model.task:
+        case Transcribe(decoder=decoder):
+            memory = AtStride(Reading, backbone.strides[-1], prefix_names(backbone))
+            yield from _decoder(decoder, memory, "attn_decoder")
+        case Detect(detector=QueryDetector() as detector, config=config):
+            assert isinstance(config.readout, QueryReadout)
+            projector, strides = config.readout.projector, backbone.strides
+            if isinstance(projector, C2fProjectorConfig):
+                maps = OnMaps(strides[len(strides) // 2], projector.scales)
+            else:
+                maps = OnMaps(strides[-1], (1.0,))
+            yield from _detector(detector, maps)
+        case _:
+            return
+
+
+def _detector(detector: QueryDetector, maps: OnMaps) -> Iterable[_Found]:
+    for i, layer in enumerate(detector.encoder.layers):
+        assert isinstance(layer, CellLayer)
+        own, place = layer.attn, AtStride(Whole, maps.stride)
+        yield _Found(f"encoder layer {i + 1}", f"attn_encoder_{i}_self", own, own.heads, place)
+    for i, layer in enumerate(detector.decoder.layers):
+        assert isinstance(layer, QueryLayer)
+        own, cross = layer.self_attn, layer.cross_attn
+        name, key = f"decoder layer {i + 1}", f"attn_decoder_{i}"
+        yield _Found(f"{name}, queries", f"{key}_self", own, own.heads, AmongQueries())
+        yield _Found(f"{name}, image", f"{key}_cross", cross, cross.heads, maps)
 
 
 def _encoder(blocks: nn.ModuleList) -> Iterable[_Found]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -172,6 +173,56 @@ class Symbols(Layout):
         return _symbol(query)
 
 
+@dataclass(frozen=True, slots=True)
+class Searching(OnImage):
+    """Queries for objects to the cells of one map or several (a detector's cross-attention).
+
+    Attributes:
+        grids: Rows and columns of each map; their cells stand side by side in the columns. Each
+            covers the whole of `grid`.
+    """
+
+    grids: tuple[Grid, ...]
+
+    def row(self, query: Query) -> int:
+        """Number of the row that is meant."""
+        return _searcher(query)
+
+    def lay(self, row: int, weights: Float[Tensor, "*B N"]) -> Float[Tensor, "*B _h _w"]:
+        """What a row takes of each place; a cell of another map is shared out by area."""
+        del row
+        laid = weights.new_zeros(*weights.shape[:-1], *self.grid)
+        start = 0
+        for grid in self.grids:
+            end = start + grid[0] * grid[1]
+            cells = weights[..., start:end].reshape(*weights.shape[:-1], *grid)
+            down = _overlaps(self.grid[0], grid[0], like=weights)
+            across = _overlaps(self.grid[1], grid[1], like=weights)
+            laid += down @ cells @ across.mT
+            start = end
+        return laid
+
+
+@dataclass(frozen=True, slots=True)
+class Searchers(Layout):
+    """Queries for objects to queries for objects."""
+
+    def row(self, query: Query) -> int:
+        """Number of the row that is meant."""
+        return _searcher(query)
+
+
+def _overlaps(fine: int, cells: int, *, like: Tensor) -> Float[Tensor, "F C"]:
+    """Share of each of `cells` equal parts of a line that lies in each of `fine` equal parts."""
+    ours, theirs = (
+        torch.arange(count + 1, device=like.device, dtype=torch.float64) / count
+        for count in (fine, cells)
+    )
+    ends = torch.minimum(ours[1:, None], theirs[None, 1:])
+    starts = torch.maximum(ours[:-1, None], theirs[None, :-1])
+    return ((ends - starts).clamp_min(0) * cells).to(like.dtype)
+
+
 def _in_range(query: int, rows: int) -> int:
     if not 0 <= query < rows:
         raise ExplainError(f"query {query}: the queries of this layer go from 0 to {rows - 1}")
@@ -189,4 +240,13 @@ def _named(query: str, names: tuple[str, ...]) -> int:
 def _symbol(query: Query) -> int:
     if not isinstance(query, int) or query < 0:
         raise ExplainError(f"query {query!r}: a text's symbols are given by number, from 0 on")
+    return query
+
+
+def _searcher(query: Query) -> int:
+    if not isinstance(query, int) or query < 0:
+        raise ExplainError(
+            f"query {query!r}: queries for objects are given by number, from 0 on; "
+            "`Detection.queries` has that of each object"
+        )
     return query

@@ -14,6 +14,7 @@ from vitrail.backbones.resnet import ResNetConfig
 from vitrail.backbones.swin import Swin, SwinConfig, SwinV2Config
 from vitrail.backbones.t2t import T2T, T2TConfig
 from vitrail.backbones.vit import Learned1dConfig, PositionsConfig, ViT, ViTConfig
+from vitrail.backbones.windowed_vit import WindowedViT, WindowedViTConfig
 from vitrail.model import Model
 from vitrail.nn.positions import AbsolutePositions, NoPositions, RelativeBias2d
 from vitrail.nn.windows import ContinuousPositions, RelativePositions
@@ -66,8 +67,9 @@ def describe_positions(config: BackboneConfig) -> str:
             return _WORDS_OF_POSITIONS_IN[config.positions_in].format(
                 _added_words(config.positions)
             )
-        case HybridConfig():
-            return _added_words(config.positions)
+        case HybridConfig() | WindowedViTConfig():
+            learned = isinstance(config, WindowedViTConfig)
+            return _added_words(Learned1dConfig() if learned else config.positions)
         case T2TConfig():
             return _WORDS["sincos_1d"]
         case SwinConfig() | SwinV2Config():
@@ -91,6 +93,8 @@ def _added(model: Model) -> tuple[AbsolutePositions, Grid] | None:
     match backbone:
         case ViT() | T2T() | Hybrid():
             return backbone.pos_embed, backbone.config.grid
+        case WindowedViT():
+            return backbone.pos_embed, backbone.pos_embed.base
         case Swin():
             return backbone.pos_embed, backbone.config.grids[0]
         case _:

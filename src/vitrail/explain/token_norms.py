@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, UInt8
@@ -15,6 +15,7 @@ from vitrail.backbones.hybrid import Hybrid
 from vitrail.backbones.swin import Swin, SwinStage
 from vitrail.backbones.t2t import T2T
 from vitrail.backbones.vit import ViT
+from vitrail.backbones.windowed_vit import WindowedViT
 from vitrail.explain.layers import cells, prefix_names
 from vitrail.model import Model
 from vitrail.types import Grid
@@ -62,7 +63,7 @@ def token_norms(model: Model, images: UInt8[Tensor, "B 3 H W"]) -> tuple[TokenNo
         images: Prepared.
 
     Returns:
-        One entry a block of ViT, DeiT, T2T, hybrid and Swin; only the output of other families.
+        One entry a block of every family with attention; only the output of the others.
     """
     found: list[TokenNorms] = []
     size = (images.shape[2], images.shape[3])
@@ -86,8 +87,8 @@ def _measuring(backbone: Backbone, size: Grid, found: list[TokenNorms]) -> Gener
     """Measure what each block gives while the backbone runs inside the block."""
     names = prefix_names(backbone)
     handles = [
-        block.register_forward_hook(_Measure(name, cells(size, stride), names, found))
-        for name, block, stride in _blocks(backbone)
+        block.register_forward_hook(_Measure(name, cells(size, stride), multiple, names, found))
+        for name, block, stride, multiple in _blocks(backbone)
     ]
     try:
         yield
@@ -100,23 +101,33 @@ def _measuring(backbone: Backbone, size: Grid, found: list[TokenNorms]) -> Gener
 class _Measure:
     name: str
     grid: Grid
+    multiple: int
     prefix: tuple[str, ...]
     found: list[TokenNorms]
 
     def __call__(self, module: nn.Module, given: object, tokens: Tensor) -> None:
         del module, given
-        self.found.append(_measure(self.name, tokens, self.grid, self.prefix))
+        rows, columns = self.grid
+        padded = (rows + -rows % self.multiple, columns + -columns % self.multiple)
+        seen = _measure(self.name, tokens, padded, self.prefix)
+        self.found.append(replace(seen, norms=seen.norms[:, :rows, :columns]))
 
 
-def _blocks(backbone: Backbone) -> list[tuple[str, nn.Module, int]]:
-    """Name, module and stride of each block, in the order in which they run."""
+def _blocks(backbone: Backbone) -> list[tuple[str, nn.Module, int, int]]:
+    """Name, module and stride of each block, in the order in which they run.
+
+    Last, what the rows and columns of their tokens are padded to a multiple of.
+    """
     match backbone:
-        case ViT() | Hybrid() | T2T():
-            stride = backbone.strides[-1]
-            return [(f"block {i + 1}", block, stride) for i, block in enumerate(backbone.blocks)]
+        case ViT() | Hybrid() | T2T() | WindowedViT():
+            multiple = backbone.config.windows if isinstance(backbone, WindowedViT) else 1
+            return [
+                (f"block {i + 1}", block, backbone.strides[-1], multiple)
+                for i, block in enumerate(backbone.blocks)
+            ]
         case Swin():
             return [
-                (f"stage {s + 1}, block {i + 1}", block, stride)
+                (f"stage {s + 1}, block {i + 1}", block, stride, 1)
                 for s, (stage, stride) in enumerate(
                     zip(backbone.stages, backbone.strides, strict=True)
                 )

@@ -211,7 +211,7 @@ class Root(nn.Module):
         self.conv = style.conv(3, width, 3, 1) if small else style.conv(3, width, 7, 2)
         self.norm = style.norm(width)
         self.pool = nn.Identity() if small else style.pool()
-        self.stride = 1 if small else 4
+        self.width, self.stride = width, 1 if small else 4
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C _h _w"]:
         """ceil(H / stride) x ceil(W / stride) cells."""
@@ -219,14 +219,16 @@ class Root(nn.Module):
 
 
 class Trunk(nn.Module):
-    """Root and stages; each stage after the first halves the map and doubles the channels.
+    """Root and stages; each stage after the first halves the map.
 
     Args:
         root: From pixels to the first map.
         block: Which block.
         depths: Blocks of each stage; may be empty.
-        width: Channels of the root and of the 3x3 convolutions of the first stage.
+        widths: Channels of the 3x3 convolutions of each stage.
         style: Which convolutions and norms.
+        dilated: Whether the last stage keeps the size of the map and spreads its 3x3 convolutions
+            instead (DC5, Carion et al. 2020, section 4.1).
         drop_path: Stochastic depth of the last block; it grows linearly from 0 at the first.
 
     Attributes:
@@ -239,27 +241,31 @@ class Trunk(nn.Module):
         root: Root,
         block: type[ResidualBlock],
         depths: tuple[int, ...],
-        width: int,
+        widths: tuple[int, ...],
         style: Style,
         *,
+        dilated: bool = False,
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
+        assert len(depths) == len(widths), "one width a stage"
         self.root = root
         self.stages = nn.ModuleList()
-        before, rates = width, iter(drop_path_rates(drop_path, sum(depths)))
-        for stage, depth in enumerate(depths):
+        before, rates = root.width, iter(drop_path_rates(drop_path, sum(depths)))
+        strides = [root.stride * 2**s for s in range(max(len(depths), 1))]
+        for stage, (depth, width) in enumerate(zip(depths, widths, strict=True)):
+            kept = dilated and stage == len(depths) - 1
             blocks = nn.Sequential()
             for unit in range(depth):
-                stride = 2 if stage and not unit else 1
-                wide = width * 2**stage
-                blocks.append(block(before, wide, stride, style, drop_path=next(rates)))
-                before = wide * block.expansion
+                stride = 2 if stage and not unit and not kept else 1
+                blocks.append(block(before, width, stride, style, drop_path=next(rates)))
+                before = width * block.expansion
+            if kept and stage:
+                spread(blocks)
+                strides[stage] //= 2
             self.stages.append(blocks)
-        self.channels = tuple(width * 2**s * block.expansion for s in range(len(depths))) or (
-            width,
-        )
-        self.strides = tuple(root.stride * 2**s for s in range(max(len(depths), 1)))
+        self.channels = tuple(width * block.expansion for width in widths) or (root.width,)
+        self.strides = tuple(strides)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B _C _h _w"], ...]:
         """The map of each stage, fine to coarse; that of the root where there are no stages."""
@@ -274,6 +280,22 @@ class Trunk(nn.Module):
     def layers(self) -> list[list[nn.Module]]:
         """The root, then one group a block."""
         return [[self.root], *([block] for stage in self.stages for block in stage.children())]
+
+
+def spread(stage: nn.Sequential) -> None:
+    """Convolve every second cell from where the stage would have halved the map.
+
+    Weights that were trained with a stride see the same neighbours on a map twice as fine. The
+    first 3x3 convolution, which would have had the stride, comes before.
+    """
+    square = [c for c in stage.modules() if isinstance(c, nn.Conv2d) and c.kernel_size == (3, 3)]
+    for conv in square[1:]:
+        conv.dilation, conv.padding = (2, 2), (2, 2)
+
+
+def doubling(width: int, stages: int) -> tuple[int, ...]:
+    """A width for each stage, doubled from one to the next."""
+    return tuple(width * 2**stage for stage in range(stages))
 
 
 def _same_padding_2d(

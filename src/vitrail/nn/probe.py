@@ -11,8 +11,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
+
+from vitrail.types import Grid
 
 Rows = slice | list[int]
 """Which heads or queries are wanted; `slice(None)` for all."""
@@ -33,7 +37,7 @@ class AttentionWeights(ABC):
         """The weights of some heads and queries, in float32; none is negative.
 
         A row sums to 1, but for `KernelWeights`, where its sum is that of the features' products
-        over the same plus epsilon.
+        over the same plus epsilon, and for `SampledWeights` that reach beyond a map.
         """
 
 
@@ -97,6 +101,59 @@ class KernelWeights(AttentionWeights):
         q = self.q[..., heads, :, :][..., queries, :].float()
         products = q @ self.k[..., heads, :, :].float().mT
         return products / (products.sum(dim=-1, keepdim=True) + self.eps)
+
+
+@dataclass(frozen=True, slots=True)
+class SampledWeights(AttentionWeights):
+    """Bilinear samples of feature maps, weighed (deformable attention, Zhu et al. 2021).
+
+    As a matrix, each sample is spread over the four cells around it.
+
+    Attributes:
+        places: Where the samples lie, x and y as shares of each map.
+        shares: Weight of each sample; those of a query and head sum to 1.
+        grids: Rows and columns of each map.
+    """
+
+    places: Float[Tensor, "B h Q L P 2"]
+    shares: Float[Tensor, "B h Q L P"]
+    grids: tuple[Grid, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of all weights, the cells of all maps side by side."""
+        return (*self.shares.shape[:3], sum(rows * columns for rows, columns in self.grids))
+
+    def sample(self, values: Float[Tensor, "B h N d"]) -> Float[Tensor, "B h Q d"]:
+        """The fast path: no matrix."""
+        found: list[Tensor] = []
+        sizes = [rows * columns for rows, columns in self.grids]
+        for level, part in enumerate(torch.split(values, sizes, dim=2)):
+            B, h, _, d = part.shape
+            cells = part.transpose(2, 3).reshape(B * h, d, *self.grids[level])
+            grid = self.places[:, :, :, level].flatten(0, 1) * 2 - 1
+            found.append(F.grid_sample(cells, grid.to(cells.dtype), align_corners=False))
+        shares = self.shares.flatten(0, 1).flatten(2)[:, None].to(values.dtype)
+        total = (torch.cat(found, dim=-1) * shares).sum(-1)
+        return total.transpose(1, 2).reshape(*values.shape[:2], -1, values.shape[3])
+
+    def rows(self, heads: Rows = ALL, queries: Rows = ALL) -> Float[Tensor, "B h Q N"]:
+        """Some of the weights; what falls outside a map is missing from a row's sum."""
+        places = self.places[:, heads][:, :, queries].float()
+        shares = self.shares[:, heads][:, :, queries].float()
+        parts: list[Tensor] = []
+        for level, (rows, columns) in enumerate(self.grids):
+            x, y = places[:, :, :, level].unbind(-1)
+            across, down = _tents(x, columns), _tents(y, rows)
+            weighed = down * shares[:, :, :, level, :, None]
+            parts.append((weighed.mT @ across).flatten(3))
+        return torch.cat(parts, dim=-1)
+
+
+def _tents(places: Float[Tensor, "*B P"], cells: int) -> Float[Tensor, "*B P N"]:
+    """Linear interpolation weight of each cell along one axis."""
+    centres = torch.arange(cells, device=places.device)
+    return (1 - (places[..., None] * cells - 0.5 - centres).abs()).clamp_min(0)
 
 
 Probe = Callable[[AttentionWeights, Tensor, Tensor], None]

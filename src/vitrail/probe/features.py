@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vitrail.backbones.backbone import Backbone
 from vitrail.data.dataset import Dataset, Source, Subset
-from vitrail.data.loader import Loader, Workers
+from vitrail.data.loader import Loader, Workers, on_image
 from vitrail.data.order import Sequential
 from vitrail.errors import BadSampleError, DataError, ModelFileError
 from vitrail.model import Model
@@ -152,7 +152,7 @@ def _extract(
 
     loader = Loader(
         dataset,
-        prepare,
+        on_image(prepare),
         batch_size=extraction.batch_size,
         order=Sequential(),
         seed=0,

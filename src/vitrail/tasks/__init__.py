@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from vitrail.tasks.classify import Classify, ClassifyConfig
+from vitrail.tasks.detect import Detect, DetectConfig
 from vitrail.tasks.task import Task
 from vitrail.tasks.transcribe import Transcribe, TranscribeConfig
 
-TaskConfig = Annotated[ClassifyConfig | TranscribeConfig, Field(discriminator="kind")]
+TaskConfig = Annotated[
+    ClassifyConfig | TranscribeConfig | DetectConfig, Field(discriminator="kind")
+]
 """The union of all tasks; tests iterate over it."""
 
 
-def build_task(config: TaskConfig, *, pooled_width: int, token_width: int, distilled: bool) -> Task:
+def build_task(
+    config: TaskConfig,
+    *,
+    pooled_width: int,
+    channels: Sequence[int],
+    distilled: bool,
+) -> Task[Any, Any]:
     """The head that a configuration describes, with fresh weights.
 
     Args:
         config: The task.
         pooled_width: Width of the backbone's pooled features.
-        token_width: Width of its tokens.
+        channels: Width of its maps, fine to coarse; tokens are as wide as the last.
         distilled: Whether it gives a distillation token, which needs a head of its own.
     """
     match config:
         case ClassifyConfig():
             return Classify(config, pooled_width, distilled=distilled)
         case TranscribeConfig():
-            return Transcribe(config, token_width)
+            return Transcribe(config, channels[-1])
+        case DetectConfig():
+            return Detect(config, channels)

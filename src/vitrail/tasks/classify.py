@@ -17,7 +17,7 @@ from vitrail.data.dataset import Dataset
 from vitrail.errors import DataError
 from vitrail.metrics.classification import ClassificationMetrics, classification_metrics
 from vitrail.tasks.task import Task
-from vitrail.types import Classification, Features, Prediction, Target
+from vitrail.types import Boxes, Classification, Features, Grid, Prediction, Target
 
 
 class ClassifyConfig(Config):
@@ -48,7 +48,7 @@ class ClassifyConfig(Config):
         return self
 
 
-class Classify(Task):
+class Classify(Task[Tensor, Tensor]):
     """Pooled features to one logit a class (ViT section 3.1, the fine-tuning head).
 
     A backbone with a distillation token has a second head on it; the answer is the mean of both
@@ -90,7 +90,7 @@ class Classify(Task):
         rows = torch.zeros(len(targets), len(self.config.classes))
         for row, target in zip(rows, targets, strict=True):
             assert target is not None, "training needs a label for every sample"
-            assert not isinstance(target, str), "a text is no class"
+            assert not isinstance(target, str | Boxes), "neither a text nor a box is a class"
             row[[target] if isinstance(target, int) else list(target)] = 1.0
         return rows.to(device)
 
@@ -115,8 +115,9 @@ class Classify(Task):
             DataError: a class that the model does not know, several labels an image where the
                 model gives one, or a sample without a label.
         """
-        if dataset.text:
-            raise DataError("the data has texts, the model gives classes; train with them first")
+        if dataset.text or dataset.boxes:
+            has = "texts" if dataset.text else "boxes"
+            raise DataError(f"the data has {has}, the model gives classes; train with them first")
         if dataset.multilabel and not self.config.multilabel:
             raise DataError(
                 "the data has several labels an image, the model gives one; train again"
@@ -138,8 +139,11 @@ class Classify(Task):
             intervals=intervals,
         )
 
-    def postprocess(self, output: Float[Tensor, "B C"]) -> list[Prediction]:
+    def postprocess(
+        self, output: Float[Tensor, "B C"], sizes: Sequence[Grid] = ()
+    ) -> list[Prediction]:
         """Label and scores by class name."""
+        del sizes
         classes = self.config.classes
         predictions: list[Prediction] = []
         rows = cast("list[list[float]]", self.probabilities(output).numpy(force=True).tolist())
@@ -173,7 +177,7 @@ def class_index(known: Sequence[str], given: Sequence[str]) -> list[int]:
 def _translate(target: Target, index: list[int]) -> Target:
     if target is None:
         raise DataError("evaluation needs a label for every sample; to label new images: predict")
-    assert not isinstance(target, str), "a text is no class"
+    assert not isinstance(target, str | Boxes), "neither a text nor a box is a class"
     if isinstance(target, int):
         return index[target]
     return tuple(sorted(index[i] for i in target))

@@ -4,38 +4,46 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Generic, TypeVar
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitrail.data.dataset import Dataset
 from vitrail.metrics.measured import Measured
-from vitrail.types import Features, Prediction, Target
+from vitrail.types import Features, Grid, Prediction, Target
+
+Output = TypeVar("Output")
+"""What a head gives: a tensor, or a tuple of tensors, one row an image."""
+Encoded = TypeVar("Encoded")
+"""Targets of a batch as its loss takes them."""
 
 
-class Task(nn.Module, ABC):
+class Task(nn.Module, ABC, Generic[Output, Encoded]):
     """A head on a backbone: output, loss, predictions that people read, and their measure."""
 
     @abstractmethod
-    def forward(self, features: Features) -> Float[Tensor, "B ..."]:
+    def forward(self, features: Features) -> Output:
         """Raw output of the head."""
 
     @abstractmethod
-    def encode(
-        self, targets: Sequence[Target], device: torch.device | str
-    ) -> Shaped[Tensor, "B ..."]:
-        """Targets of a batch as the tensor that `loss` takes."""
+    def encode(self, targets: Sequence[Target], device: torch.device | str) -> Encoded:
+        """Targets of a batch as `loss` takes them."""
 
     @abstractmethod
-    def loss(
-        self, output: Float[Tensor, "B ..."], targets: Shaped[Tensor, "B ..."]
-    ) -> Float[Tensor, "B"]:
+    def loss(self, output: Output, targets: Encoded) -> Float[Tensor, "B"]:
         """One loss a sample; training takes the mean and names the samples that are not finite."""
 
     @abstractmethod
-    def postprocess(self, output: Float[Tensor, "B ..."]) -> list[Prediction]:
-        """One prediction an image."""
+    def postprocess(self, output: Output, sizes: Sequence[Grid] = ()) -> list[Prediction]:
+        """One prediction an image.
+
+        Args:
+            output: Raw output.
+            sizes: Height and width of each image before it was prepared, for tasks whose answers
+                lie on it.
+        """
 
     @abstractmethod
     def adapt(self, dataset: Dataset) -> list[Target]:

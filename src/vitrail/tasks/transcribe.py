@@ -23,7 +23,7 @@ from vitrail.nn.decoder import Decoder, PreNormDecoderBlock
 from vitrail.nn.decoding import CachedStep, Decoded, UncachedStep, beam_search, greedy
 from vitrail.nn.embedding import RotaryPositions, SequencePositions, SinusoidalPositions
 from vitrail.tasks.task import Task
-from vitrail.types import Features, Prediction, Target, Transcription
+from vitrail.types import Features, Grid, Prediction, Target, Transcription
 
 IGNORED = -100
 """Stands after the end of a text that is shorter than others of its batch; costs nothing."""
@@ -68,7 +68,7 @@ class TranscribeConfig(Config):
         return self
 
 
-class Transcribe(Task):
+class Transcribe(Task[Tensor, Tensor]):
     """Tokens of an image to the symbols of its text.
 
     Symbol ids are places in the alphabet; behind it stands the mark that begins and ends a text.
@@ -128,8 +128,11 @@ class Transcribe(Task):
         )
         return losses.sum(dim=1) / (targets != IGNORED).sum(dim=1)
 
-    def postprocess(self, output: Float[Tensor, "B N D"]) -> list[Prediction]:
+    def postprocess(
+        self, output: Float[Tensor, "B N D"], sizes: Sequence[Grid] = ()
+    ) -> list[Prediction]:
         """Write the texts."""
+        del sizes
         return [*self.texts(self.write(output))]
 
     def texts(self, written: Decoded) -> list[Transcription]:
@@ -172,8 +175,9 @@ class Transcribe(Task):
                 than the model can write; the first such sample is named.
         """
         if not dataset.text:
+            has = "boxes" if dataset.boxes else "classes"
             raise DataError(
-                "the data has classes, the model writes texts; give a CSV 'path,text' of texts"
+                f"the data has {has}, the model writes texts; give a CSV 'path,text' of texts"
             )
         for name, target in zip(dataset.ids, dataset.targets, strict=True):
             self._insist(name, target)

@@ -146,7 +146,7 @@ function renderSide(row, image, map, key) {
 
 function answer(parent, image) {
   const box = make("div", "answer", parent);
-  make("h3", "", box, image.truth && image.truth !== image.label ? `Says ${image.label}; it is ${image.truth}` : `Says ${image.label || "nothing"}`);
+  make("h3", "", box, image.truth && image.truth !== image.label ? `Says ${image.label || "nothing"}; it is ${image.truth}` : `Says ${image.label || "nothing"}`);
   for (const [name, score] of image.best) {
     const line = make("div", "score", box);
     line.style.setProperty("--v", score);

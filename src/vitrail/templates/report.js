@@ -18,11 +18,9 @@ for (const button of document.querySelectorAll("th button")) {
 const dialog = document.getElementById("enlarged");
 for (const button of document.querySelectorAll("button.zoom")) {
   button.addEventListener("click", () => {
-    const small = button.querySelector("img"), large = dialog.querySelector("img");
-    large.src = small.src;
-    large.alt = small.alt;
-    large.className = small.className;
-    dialog.querySelector("p").textContent = small.alt;
+    const copies = [...button.childNodes].map((node) => node.cloneNode(true));
+    dialog.querySelector("div").replaceChildren(...copies);
+    dialog.querySelector("p").textContent = button.querySelector("img").alt;
     dialog.showModal();
   });
 }
@@ -39,4 +37,42 @@ for (const button of document.querySelectorAll("button.copy")) {
     }
     setTimeout(() => { button.textContent = "Copy"; }, 2000);
   });
+}
+// What comes of believing the answers of a detector from a score on.
+const slider = document.getElementById("threshold");
+if (slider) {
+  const scores = JSON.parse(document.getElementById("scores").textContent);
+  const table = document.getElementById("by-class"), written = document.getElementById("threshold-score");
+  const percent = (v) => (v === null ? "–" : `${(100 * v).toFixed(1)}\u00a0%`);
+  const ratio = (a, b) => (b ? a / b : null);
+  const show = (row, support, given, right) => {
+    const figures = {
+      found: right, alarms: given - right, precision: ratio(right, given),
+      recall: ratio(right, support), f1: ratio(2 * right, given + support),
+    };
+    for (const [name, value] of Object.entries(figures)) {
+      const cell = row.querySelector(`[data-figure="${name}"]`), bar = cell.querySelector(".bar");
+      const share = bar !== null;
+      (bar ?? cell).textContent = share ? percent(value) : value.toLocaleString("en-US");
+      if (share) bar.style.setProperty("--v", value ?? 0);
+      cell.dataset.value = value ?? -1;
+    }
+  };
+  const update = () => {
+    const at = Number(slider.value), sum = (rows) => rows.reduce((all, row) => all + row[at], 0);
+    written.textContent = scores.thresholds[at].toFixed(2);
+    slider.setAttribute("aria-valuetext", `score ${scores.thresholds[at].toFixed(2)}`);
+    for (const row of table.tBodies[0].rows) {
+      const i = Number(row.dataset.class);
+      show(row, scores.support[i], scores.given[i][at], scores.right[i][at]);
+    }
+    const support = scores.support.reduce((all, one) => all + one, 0);
+    show(table.tFoot.rows[0], support, sum(scores.given), sum(scores.right));
+  };
+  slider.addEventListener("input", update);
+  document.getElementById("threshold-best").addEventListener("click", () => {
+    slider.value = scores.best;
+    update();
+  });
+  document.getElementById("chooser").hidden = false;
 }

@@ -18,7 +18,8 @@ from vitrail.nn.positions import Learned1d, Learned2d, RelativeBias2d, resample_
 from vitrail.nn.windows import RelativePositions
 from vitrail.tasks import TaskConfig
 from vitrail.tasks.classify import Classify, ClassifyConfig
-from vitrail.tasks.transcribe import Transcribe, TranscribeConfig
+from vitrail.tasks.detect import Detect, DetectConfig
+from vitrail.tasks.transcribe import TranscribeConfig
 from vitrail.weights.origin import Origin
 
 State = Mapping[str, Tensor]
@@ -60,6 +61,8 @@ def keeps_head(old: TaskConfig | None, new: TaskConfig) -> bool:
         case TranscribeConfig(), TranscribeConfig():
             free = {"max_length", "beams"}
             return old.model_dump(exclude=free) == new.model_dump(exclude=free)
+        case DetectConfig(), DetectConfig():
+            return True
         case _:
             return False
 
@@ -152,8 +155,10 @@ def _carry_task(origin: Origin, model: Model) -> list[Carried]:
     for name in state:
         groups.setdefault(name.split(".", 1)[0], []).append(name)
     found = {group: _count(names) for group, names in groups.items()}
-    assert isinstance(model.task, Classify | Transcribe)
+    if isinstance(model.task, Detect) and isinstance(old, DetectConfig):
+        return _carry_detector(old, model.task, state, found)
     new = model.task.config
+    assert isinstance(new, ClassifyConfig | TranscribeConfig | DetectConfig)
     if old is not None and origin.named and keeps_head(old, new):
         return _keep_head(old, model, state, found)
     why = _why_new(origin, new)
@@ -165,6 +170,37 @@ def _carry_task(origin: Origin, model: Model) -> list[Carried]:
         _zero(model.task)
     gone = [name for name in found if f"task.{name}" not in {row.group for row in rows}]
     return rows + [Carried(f"task.{name}", found[name], "left out with the head") for name in gone]
+
+
+def _carry_detector(
+    old: DetectConfig, task: Detect, state: dict[str, Tensor], found: Mapping[str, str]
+) -> list[Carried]:
+    """Everything but the rows of classes that the file does not know by name."""
+    new, fresh = task.config, task.state_dict()
+    known = [name for name in new.classes if name in old.classes]
+    heads = [name for name, tensor in fresh.items() if _is_class_row(name, tensor, new)]
+    for name in heads:
+        rows = fresh[name].clone()
+        for place, label in enumerate(new.classes):
+            if label in old.classes:
+                rows[place] = state[name][old.classes.index(label)]
+        if new.scoring == "softmax":
+            rows[-1] = state[name][-1]
+        state[name] = rows
+    task.load_state_dict(state)
+    new_rows = len(new.classes) - len(known)
+    text = f"taken; of {len(new.classes)} classes {len(known)} by name, {new_rows} new"
+    return [
+        *(Carried(f"task.{name}", count, "taken as it is") for name, count in found.items()),
+        Carried("task classes", f"{len(heads)} tensors", text),
+    ]
+
+
+def _is_class_row(name: str, tensor: Tensor, config: DetectConfig) -> bool:
+    """Whether a tensor has one row a class: the last linear map of each classifier."""
+    owner = name.rsplit(".", 1)[0]
+    last = owner.endswith("classify") or ".classify.layers." in owner
+    return last and tensor.shape[0] == config.outputs
 
 
 def _keep_head(

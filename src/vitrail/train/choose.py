@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
-from vitrail.data import planted
+from vitrail.data import planted, shapes
 from vitrail.data.dataset import Dataset, Source
 from vitrail.errors import BadSampleError, DataError
 from vitrail.train.recipe import Recipe, load_recipe
@@ -21,6 +21,12 @@ LINE = 32
 """Height that lines of text are brought to."""
 MANY = 100_000
 """From so many photos on, a Vision Transformer learns from scratch by the published recipe."""
+DETECT_AREA = 192 * 256
+"""Pixels that a detector from scratch sees of an image."""
+FINE_SIDE = 160
+"""Up to this side a detector from scratch has a cell every 8 pixels, beyond it every 16."""
+ONE_SHAPE = 1.1
+"""Greatest ratio of the aspect ratios of images that count as one shape."""
 _RATES = {"head": 1e-2, "lora": 2e-3}
 """Learning rates of fine-tuning that trains little."""
 
@@ -83,6 +89,12 @@ def choose_recipe(
         overrides.insert(0, f"model.name={model}")
     elif name == "strips":
         overrides.insert(0, f"model.image_size=[{LINE}, {_line_width(train)}]")
+    elif name == "detect":
+        rows, columns = _detect_size(height, width)
+        overrides.insert(0, f"model.image_size=[{rows}, {columns}]")
+        overrides.insert(1, f"model.resize={_detect_resize(train)}")
+        if max(rows, columns) <= FINE_SIDE:
+            overrides.insert(2, "model.name=vit_nano_conv8_128")
     elif name == "small-images":
         overrides.insert(0, f"model.name={_small_model(side)}")
         overrides.insert(1, f"model.image_size=[{height}, {width}]")
@@ -124,8 +136,11 @@ def _preset(source: Source, side: int) -> tuple[str, str]:
     count = len(train)
     if train.text:
         return "strips", "the labels are texts"
-    if source.name.partition(":")[0] == planted.NAME:
-        return "planted", "the built-in data of that name"
+    built_in = source.name.partition(":")[0]
+    if built_in in (planted.NAME, shapes.NAME):
+        return built_in, "the built-in data of that name"
+    if train.boxes:
+        return "detect", "the labels are boxes"
     if side <= SMALL_SIDE:
         return "small-images", f"images are about {side} pixels large (up to {SMALL_SIDE})"
     if count < MANY:
@@ -137,6 +152,8 @@ def _fine_tuning(train: Dataset, side: int, method: str | None) -> tuple[str, st
     """Preset, reason and what the data and the method change of it."""
     if train.text:
         return "strips", "weights are given, and the labels are texts", ["optim.lr=5e-4"]
+    if train.boxes:
+        return "detect-fine-tune", "weights are given, and the labels are boxes", []
     changes: list[str] = []
     if side <= SMALL_SIDE:  # nothing is mirrored there, as in `small-images`
         changes += ["augment.hflip=0.0", 'augment.geometry={kind="affine"}']
@@ -150,6 +167,20 @@ def _line_width(train: Dataset) -> int:
     """Width of the widest line that was looked at, at the height of a line, in whole squares."""
     widest = max(width / height for height, width in _some_sizes(train))
     return max(1, math.ceil(widest)) * LINE
+
+
+def _detect_size(height: int, width: int) -> tuple[int, int]:
+    """About `DETECT_AREA` pixels in the shape of the images, no more than they have."""
+    scale = min(1.0, math.sqrt(DETECT_AREA / (height * width)))
+    rows, columns = (max(1, round(side * scale / 32)) * 32 for side in (height, width))
+    return rows, columns
+
+
+def _detect_resize(train: Dataset) -> str:
+    """Images of one shape lose nothing by being stretched a little; others would be bent."""
+    shapes = sorted(width / height for height, width in _some_sizes(train))
+    low, high = shapes[len(shapes) // 10], shapes[-1 - len(shapes) // 10]
+    return "stretch" if high / low <= ONE_SHAPE else "fit"
 
 
 def _small_model(side: int) -> str:

@@ -17,9 +17,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitrail.data.augment import Augment
+from vitrail.data.box_augment import BoxAugment
+from vitrail.data.buckets import buckets_of
 from vitrail.data.dataset import Dataset
-from vitrail.data.loader import Loader
-from vitrail.data.order import Shuffled, sample_rng
+from vitrail.data.loader import Loader, Transform, on_image
+from vitrail.data.order import Bucketed, Order, Shuffled, sample_rng
+from vitrail.data.preprocess import Fit
 from vitrail.errors import ConfigError, ModelFileError, NonFiniteLossError
 from vitrail.evaluate import Evaluation, evaluate
 from vitrail.model import Model
@@ -31,7 +34,7 @@ from vitrail.train.lora import merged
 from vitrail.train.objective import build_objective
 from vitrail.train.optim import build_optimizer, learning_rate, prepare
 from vitrail.train.progress import Clock, Progress
-from vitrail.train.recipe import Recipe
+from vitrail.train.recipe import DetectRecipe, Recipe
 from vitrail.types import Batch
 from vitrail.weights.modelfile import Provenance, save_model
 
@@ -66,7 +69,7 @@ class Trainer:
         self.listener = listener
         self.epochs = recipe.schedule.epochs
         self.metric = selection_metric(train, recipe)
-        self.frozen = prepare(model, recipe.optim)
+        self.frozen = [*prepare(model, recipe.optim), *_resting(train, model, recipe)]
         self.optimizer = build_optimizer(model, recipe.optim)
         self.ema = Ema(model, recipe.ema) if recipe.ema else None
         apart = self.ema is not None or recipe.optim.method == "lora"
@@ -153,7 +156,7 @@ class Trainer:
         torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
         images = batch.images.to(_device(self.model), non_blocking=True)
         with self._autocast():
-            losses, weights = self.objective(images, batch.targets, rng)
+            losses, weights = self.objective(images, batch, rng)
         self._insist_finite(losses, batch)
         loss = (losses * weights).mean() / self._batches_of_step()
         loss.backward()  # pyright: ignore[reportUnknownMemberType]
@@ -347,6 +350,8 @@ def _metrics_of(train: Dataset) -> tuple[str, ...]:
     """The metrics that such data have, the usual one first."""
     if train.text:
         return ("exact_match", "cer")
+    if train.boxes:
+        return ("map", "map50", "map75")
     if train.multilabel:
         return ("map", "exact_match", "f1", "nll", "ece")
     top5 = ("top5",) if len(train.classes) > 5 else ()
@@ -357,14 +362,38 @@ def _training_loader(train: Dataset, model: Model, recipe: Recipe) -> Loader:
     batch_size = min(recipe.data.batch_size, len(train))
     return Loader(
         train,
-        Augment(recipe.augment, model.config.preprocess),
+        _transform(train, model, recipe),
         batch_size=batch_size,
-        order=Shuffled(repeats=recipe.data.repeats),
+        order=_order(train, model, recipe, batch_size),
         seed=recipe.seed,
         workers=recipe.data.workers,
         drop_last=True,
         strict=recipe.data.strict,
     )
+
+
+def _resting(train: Dataset, model: Model, recipe: Recipe) -> list[nn.Module]:
+    """Batch norms of weights that a detector goes on from, which keep their statistics.
+
+    Detectors train in batches of a few images, whose own statistics are worth less (DETR).
+    """
+    if recipe.weights is None or not train.boxes:
+        return []
+    return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+def _order(train: Dataset, model: Model, recipe: Recipe, batch_size: int) -> Order:
+    """Batches of images of about one shape, where shapes stay what they are."""
+    if recipe.data.repeats > 1 or not isinstance(model.config.preprocess.resize, Fit):
+        return Shuffled(repeats=recipe.data.repeats)
+    return Bucketed(buckets_of(train, model.config.preprocess), batch_size)
+
+
+def _transform(train: Dataset, model: Model, recipe: Recipe) -> Transform:
+    preprocess = model.config.preprocess
+    if not train.boxes:
+        return on_image(Augment(recipe.augment, preprocess))
+    return BoxAugment((recipe.detect or DetectRecipe()).augment, preprocess, train)
 
 
 def _twin(model: Model) -> Model:

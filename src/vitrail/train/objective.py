@@ -10,15 +10,17 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from vitrail.data.augment import AugmentConfig
 from vitrail.data.dataset import Dataset
 from vitrail.errors import ConfigError
-from vitrail.model import Model
+from vitrail.model import Model, pixel_mask
 from vitrail.tasks.classify import Classify
+from vitrail.tasks.detect import Detect
 from vitrail.tasks.transcribe import Transcribe
 from vitrail.train.distill import Distillation, TwoHeads, load_teacher
 from vitrail.train.mixing import mix, smooth
-from vitrail.train.recipe import Recipe
-from vitrail.types import Target
+from vitrail.train.recipe import MixRecipe, Recipe
+from vitrail.types import Batch, Boxes
 
 
 class Objective(ABC):
@@ -28,14 +30,14 @@ class Objective(ABC):
     def __call__(
         self,
         images: UInt8[Tensor, "B 3 H W"],
-        targets: tuple[Target, ...],
+        batch: Batch,
         rng: np.random.Generator,
     ) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
         """Loss and weight of each sample.
 
         Args:
-            images: Augmented pixels on the model's device.
-            targets: One an image.
+            images: Augmented pixels of the batch, on the model's device.
+            batch: Its targets, and what else is known of it.
             rng: The only source of randomness, of the whole batch.
         """
 
@@ -51,6 +53,8 @@ class ClassifyObjective(Objective):
         forward: nn.Module = model
         if recipe.transcribe is not None:
             raise ConfigError("transcribe: the data has classes, no texts; leave its keys away")
+        if recipe.detect is not None:
+            raise ConfigError("detect: the data has classes, no boxes; leave its keys away")
         if recipe.distill is not None:
             if task.config.multilabel:
                 raise ConfigError("distill: a teacher can help where an image has one label only")
@@ -62,12 +66,12 @@ class ClassifyObjective(Objective):
     def __call__(
         self,
         images: UInt8[Tensor, "B 3 H W"],
-        targets: tuple[Target, ...],
+        batch: Batch,
         rng: np.random.Generator,
     ) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
         """Mix, soften, compare; with a teacher it sees the very same mixed images."""
         task, recipe = self.task, self.recipe.mix
-        encoded = task.encode(targets, self.device)
+        encoded = task.encode(batch.targets, self.device)
         mixed, encoded = mix(images, encoded, recipe, rng)
         weights = sample_weights(encoded, self.class_weights)
         encoded = smooth(encoded, recipe.label_smoothing, multilabel=task.config.multilabel)
@@ -90,13 +94,35 @@ class TranscribeObjective(Objective):
     def __call__(
         self,
         images: UInt8[Tensor, "B 3 H W"],
-        targets: tuple[Target, ...],
+        batch: Batch,
         rng: np.random.Generator,
     ) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
         """Read the image once, then score every symbol of its text."""
         del rng
-        encoded = self.task.encode(targets, self.device)
+        encoded = self.task.encode(batch.targets, self.device)
         losses = self.task.loss(self.forward(images), encoded, smoothing=self.smoothing)
+        return losses, torch.ones_like(losses)
+
+
+class DetectObjective(Objective):
+    """One query for every object, matched anew in every batch and layer."""
+
+    def __init__(self, model: Model, task: Detect, recipe: Recipe) -> None:
+        _insist_boxes(recipe)
+        self.task = task
+        self.device = next(model.parameters()).device
+        self.forward = _maybe_compiled(model, recipe)
+
+    def __call__(
+        self,
+        images: UInt8[Tensor, "B 3 H W"],
+        batch: Batch,
+        rng: np.random.Generator,
+    ) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
+        """All layers' classes and boxes beside the objects of each view."""
+        del rng
+        output = self.forward(images, pixel_mask(batch, self.device))
+        losses = self.task.loss(output, self.task.encode(batch.targets, self.device))
         return losses, torch.ones_like(losses)
 
 
@@ -111,6 +137,8 @@ def build_objective(model: Model, train: Dataset, recipe: Recipe) -> Objective:
             return ClassifyObjective(model, task, train, recipe)
         case Transcribe() as task:
             return TranscribeObjective(model, task, recipe)
+        case Detect() as task:
+            return DetectObjective(model, task, recipe)
         case other:
             raise AssertionError(f"no objective for {type(other).__name__}")
 
@@ -130,6 +158,22 @@ def _insist_readable(recipe: Recipe) -> None:
         raise ConfigError("distill works for classes, not for texts; leave its keys away")
     if recipe.class_weights != "none":
         raise ConfigError("class_weights works for classes, not for texts; set it to none")
+    if recipe.detect is not None:
+        raise ConfigError("detect: the data has texts, no boxes; leave its keys away")
+
+
+def _insist_boxes(recipe: Recipe) -> None:
+    """Refuse what knows nothing of boxes."""
+    if recipe.mix != MixRecipe():
+        raise ConfigError("mix: mixes classes, not boxes; take detect.augment.mosaic or copy_paste")
+    if recipe.augment != AugmentConfig():
+        raise ConfigError("augment: knows nothing of boxes; detect.augment has the same and more")
+    if recipe.distill is not None:
+        raise ConfigError("distill works for classes, not for boxes; leave its keys away")
+    if recipe.class_weights != "none":
+        raise ConfigError("class_weights works for classes, not for boxes; set it to none")
+    if recipe.transcribe is not None:
+        raise ConfigError("transcribe: the data has boxes, no texts; leave its keys away")
 
 
 def _maybe_compiled(module: nn.Module, recipe: Recipe) -> nn.Module:
@@ -140,7 +184,7 @@ def class_weights(train: Dataset, recipe: Recipe) -> Float[Tensor, "C"]:
     """One weight a class with a mean of 1 over the samples; ones when classes count alike."""
     counts = torch.zeros(len(train.classes))
     for target in train.targets:
-        assert not isinstance(target, str), "a text is no class"
+        assert not isinstance(target, str | Boxes), "neither a text nor a box is a class"
         counts[[target] if isinstance(target, int) else list(target or ())] += 1
     if recipe.class_weights == "none":
         return torch.ones_like(counts)

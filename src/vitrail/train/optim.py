@@ -115,5 +115,6 @@ def _depth_of_parameters(model: Model) -> dict[str, int]:
 
 
 def _decays(name: str, parameter: nn.Parameter) -> bool:
-    place = "pos_embed" in name or "positions" in name or name.endswith(("token", "latent"))
+    learned = ("token", "latent", "queries.content", "queries.shift", "queries.places")
+    place = "pos_embed" in name or "positions" in name or name.endswith(learned)
     return parameter.ndim > 1 and not place

@@ -12,8 +12,10 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_v
 
 from vitrail.config import Config, build, nearest, override, read_toml
 from vitrail.data.augment import AugmentConfig
+from vitrail.data.box_augment import BoxAugmentConfig
 from vitrail.data.workers import Auto, Workers
 from vitrail.errors import ConfigError
+from vitrail.tasks.detectors import QueryReadout
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PRESETS = (
@@ -24,6 +26,9 @@ PRESETS = (
     "strips",
     "planted",
     "fine-tune",
+    "shapes",
+    "detect",
+    "detect-fine-tune",
 )
 
 
@@ -33,6 +38,8 @@ class ModelRecipe(Config):
     Attributes:
         name: A variant of `vitrail models`.
         image_size: Height and width that images are brought to; None keeps the variant's own.
+        resize: For boxes: `stretch` images to the size, or `fit` them into it and fill up;
+            None keeps what given weights do, else stretches.
         drop_path: Stochastic depth; None keeps the variant's own.
         backbone: Fields laid over the variant's backbone, as in `model.backbone.depth=6`.
         compile: Run training steps through `torch.compile`.
@@ -40,6 +47,7 @@ class ModelRecipe(Config):
 
     name: str = "vit_tiny_patch16_224"
     image_size: tuple[PositiveInt, PositiveInt] | None = None
+    resize: Literal["stretch", "fit"] | None = None
     drop_path: float | None = Field(default=None, ge=0, lt=1)
     backbone: dict[str, Any] = Field(default_factory=dict[str, Any])
     compile: bool = False
@@ -138,6 +146,18 @@ class TranscribeRecipe(Config):
     max_length: PositiveInt | None = None
 
 
+class DetectRecipe(Config):
+    """What finds objects, and how its training images are varied.
+
+    Attributes:
+        readout: From features to objects; weights of a detector bring their own.
+        augment: What happens to an image and its boxes; `augment` is for images without.
+    """
+
+    readout: QueryReadout = QueryReadout()
+    augment: BoxAugmentConfig = BoxAugmentConfig()
+
+
 class LoraRecipe(Config):
     """Low-rank adapters (Hu et al. 2021).
 
@@ -230,14 +250,14 @@ class StopRecipe(Config):
 
     Attributes:
         metric: Metric of the validation part that is to be greatest (least for nll, ece, cer);
-            None takes `top1`, `map` for multi-label data, `exact_match` for texts.
+            None takes `top1`, `map` for multi-label data and boxes, `exact_match` for texts.
         patience: Epochs without a better metric after which training ends; None never.
     """
 
     metric: (
-        Literal[
-            "top1", "top5", "balanced_accuracy", "f1", "map", "exact_match", "nll", "ece", "cer"
-        ]
+        Literal["top1", "top5", "balanced_accuracy", "f1", "nll", "ece"]
+        | Literal["exact_match", "cer"]
+        | Literal["map", "map50", "map75"]
         | None
     ) = None
     patience: PositiveInt | None = None
@@ -272,6 +292,7 @@ class Recipe(Config):
         weights: Weights to go on from; None starts from fresh ones.
         distill: A teacher to learn from beside the labels; None for none.
         transcribe: The decoder of a model that reads text; None takes the usual one.
+        detect: The decoder of a model that finds objects; None takes the usual one.
         class_weights: `balanced` weighs each class by the inverse of its frequency.
     """
 
@@ -283,6 +304,7 @@ class Recipe(Config):
     mix: MixRecipe = MixRecipe()
     distill: DistillRecipe | None = None
     transcribe: TranscribeRecipe | None = None
+    detect: DetectRecipe | None = None
     optim: OptimRecipe = OptimRecipe()
     schedule: ScheduleRecipe = ScheduleRecipe()
     ema: float | None = Field(default=None, gt=0, lt=1)

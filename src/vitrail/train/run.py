@@ -19,10 +19,12 @@ from vitrail.errors import ModelFileError, UserError
 from vitrail.evaluate import Evaluation, evaluate
 from vitrail.machine import keep_freed_memory
 from vitrail.metrics.classification import ClassificationMetrics
+from vitrail.metrics.detection import DetectionMetrics
 from vitrail.model import Model
-from vitrail.predict import write_predictions
+from vitrail.prediction_files import write_predictions
 from vitrail.report import write_report
 from vitrail.tasks.classify import ClassifyConfig
+from vitrail.tasks.detect import DetectConfig
 from vitrail.train.checkpoint import Position
 from vitrail.train.choose import Chosen, choose_recipe
 from vitrail.train.distill import seal_of_teacher
@@ -31,7 +33,7 @@ from vitrail.train.loop import Trainer, selection_metric
 from vitrail.train.objective import build_objective
 from vitrail.train.optim import prepare
 from vitrail.train.progress import Progress
-from vitrail.train.recipe import Recipe
+from vitrail.train.recipe import DetectRecipe, Recipe
 from vitrail.train.start import (
     Start,
     first_model,
@@ -48,6 +50,9 @@ from vitrail.weights.modelfile import (
     versions,
     write_atomically,
 )
+
+LEAST = 1e-3
+"""A threshold stays so far from 0 and 1."""
 
 FROM_SCRATCH = "the data owner's; trained from scratch"
 """Licence of weights that came from the data alone."""
@@ -89,7 +94,7 @@ class TrainResult:
 
     Attributes:
         run: The run folder.
-        task: What was learned: `classify` or `transcribe`.
+        task: What was learned: `classify`, `transcribe` or `detect`.
         model: The sealed model file.
         report: The HTML report.
         metrics: Metrics on the test split.
@@ -126,7 +131,7 @@ def train(  # noqa: PLR0913 one argument an option of the command line
 
     Args:
         data: A path or a built-in name; `digits` by default, the run's own data on resuming.
-        task: `classify` or `transcribe`; by default what the data's labels are made for.
+        task: `classify`, `transcribe` or `detect`; by default what the data's labels are made for.
         recipe: A preset or a TOML file; by default one is chosen from the data.
         model: A variant to train instead of the recipe's own; with `weights`, the variant that
             they are, where they do not tell.
@@ -260,11 +265,21 @@ def fit(
     listener(Said(f"testing on {len(source.splits['test'])} images"))
     evaluation = evaluate(best, source.splits["test"])
     quarantine = {
-        "train": position.skipped,
+        "train": position.skipped | _dropped(source),
         "val": {sample.id: sample.reason for sample in watched},
         "test": {sample.id: sample.reason for sample in evaluation.quarantined},
     }
     return Fitted(best, evaluation, position, quarantine, trainer.metric)
+
+
+def _dropped(source: Source) -> dict[str, str]:
+    """Labels that could not be used, by the sample that they belong to."""
+    found: dict[str, str] = {}
+    for part in source.splits.values():
+        for label in part.dropped:
+            earlier = f"{found[label.id]}; " if label.id in found else ""
+            found[label.id] = earlier + label.reason
+    return found
 
 
 def _seal(
@@ -287,12 +302,13 @@ def _seal(
     path = save_model(model, out / "model.safetensors", provenance)
     write_predictions(evaluation.rows, out / "test-predictions.jsonl")
     _write_json(out / "evaluation.json", evaluation.result.model_dump(mode="json"))
+    boxed = (recipe.detect or DetectRecipe()).augment
     report = write_report(
         out,
         model=model,
         source=source,
         evaluation=evaluation,
-        augment=recipe.augment,
+        augment=boxed if source.splits["train"].boxes else recipe.augment,
         seed=recipe.seed,
     )
     return TrainResult(
@@ -310,15 +326,24 @@ def _seal(
 def _calibrate(
     model: Model, val: Dataset, listener: Callable[[Event], None]
 ) -> tuple[Model, tuple[Skipped, ...]]:
-    """A classifier with the temperature that fits the validation part; bad samples found there."""
+    """The model with what the validation part alone can tell; bad samples found there.
+
+    A classifier gets the temperature that fits, a detector the threshold with the best F1.
+    """
     task = model.config.task
-    if not isinstance(task, ClassifyConfig):
+    if not isinstance(task, ClassifyConfig | DetectConfig):
         return model, ()
-    listener(Said("fitting the temperature on the validation part"))
+    what = "temperature" if isinstance(task, ClassifyConfig) else "threshold"
+    listener(Said(f"fitting the {what} on the validation part"))
     evaluation = evaluate(model, val, intervals=False)
-    assert isinstance(evaluation.result, ClassificationMetrics)
-    temperature = task.temperature * evaluation.result.best_temperature
-    task = task.model_copy(update={"temperature": temperature})
+    if isinstance(task, ClassifyConfig):
+        assert isinstance(evaluation.result, ClassificationMetrics)
+        temperature = task.temperature * evaluation.result.best_temperature
+        task = task.model_copy(update={"temperature": temperature})
+    else:
+        assert isinstance(evaluation.result, DetectionMetrics)
+        threshold = min(max(evaluation.result.threshold, LEAST), 1 - LEAST)
+        task = task.model_copy(update={"threshold": threshold})
     config = model.config.model_copy(update={"task": task})
     calibrated = Model(config).to(next(model.parameters()).device)
     calibrated.load_state_dict(model.state_dict())
@@ -370,13 +395,20 @@ def _insist_same_teacher(info: dict[str, Any], recipe: Recipe) -> None:
 
 def _insist_task(task: str | None, source: Source) -> None:
     """Data are made for one task, which a person may name to be sure."""
-    fits = "transcribe" if source.splits["train"].text else "classify"
+    fits, labels = _task_of(source.splits["train"])
     if task is not None and task != fits:
-        labels = "texts" if fits == "transcribe" else "classes"
         raise UserError(
             f"--task {task}: {source.name} is labelled with {labels}, which fits --task {fits}; "
-            "a CSV with the columns 'path,text' is read as texts, 'path,label' as classes"
+            "a CSV with the columns 'path,text' is read as texts, 'path,label' as classes, "
+            "'path,x1,y1,x2,y2,label' as boxes"
         )
+
+
+def _task_of(train: Dataset) -> tuple[str, str]:
+    """The task that data are made for, and what their labels are called."""
+    if train.boxes:
+        return "detect", "boxes"
+    return ("transcribe", "texts") if train.text else ("classify", "classes")
 
 
 def _run_to_resume(out: Path | None) -> Path:

@@ -16,18 +16,23 @@ from vitrail.backbones import BackboneConfig
 from vitrail.backbones.swin import SwinV2Config
 from vitrail.backbones.vit import ViTConfig
 from vitrail.config import build, merge
-from vitrail.data.dataset import Source
-from vitrail.data.preprocess import CenterCrop, Line, Resize, Squash
+from vitrail.data.dataset import Dataset, Source
+from vitrail.data.preprocess import CenterCrop, Fit, Line, Resize, Squash
 from vitrail.errors import CheckpointError, ConfigError, UserError
 from vitrail.model import Model, ModelConfig, model_config
 from vitrail.tasks import TaskConfig
 from vitrail.tasks.classify import ClassifyConfig
+from vitrail.tasks.detect import DetectConfig
 from vitrail.tasks.transcribe import MAX_LENGTH, TranscribeConfig
 from vitrail.train.carry import Carried, carry, keeps_head
-from vitrail.train.recipe import Recipe, TranscribeRecipe
+from vitrail.train.recipe import DetectRecipe, ModelRecipe, Recipe, TranscribeRecipe
 from vitrail.weights.modelfile import Provenance, load_model, save_model
 from vitrail.weights.origin import Origin, open_origin
 from vitrail.weights.reader import Given
+
+FILLED = 32
+"""Images of different shapes are filled up to multiples of this while training, so that those of
+about one shape make a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +160,8 @@ def run_model_config(recipe: Recipe, source: Source, origin: Origin | None = Non
     resize = config.preprocess.resize
     if isinstance(config.task, TranscribeConfig):
         resize = Line(size=size)
+    elif isinstance(config.task, DetectConfig):
+        resize = _whole(resize, size, wanted)
     elif size != config.backbone.image_size or isinstance(resize, Line):
         resize = _resized(resize, size, published=origin is not None)
     preprocess = config.preprocess.model_copy(update={"resize": resize})
@@ -210,14 +217,37 @@ def _resized(old: Resize, size: tuple[int, int], *, published: bool) -> Resize:
             return CenterCrop(size=size, crop_pct=1.0)
 
 
+def _whole(old: Resize, size: tuple[int, int], wanted: ModelRecipe) -> Resize:
+    """A rule that keeps all of the image, since objects lie at its edges too."""
+    if wanted.resize == "fit" or (wanted.resize is None and isinstance(old, Fit)):
+        if wanted.image_size is None and isinstance(old, Fit):
+            return old.model_copy(update={"multiple": max(old.multiple, FILLED)})
+        return Fit(short=min(size), long=max(size), multiple=FILLED)
+    return Squash(size=size)
+
+
 def _task_config(recipe: Recipe, source: Source, old: TaskConfig | None) -> TaskConfig:
     """The task that the data call for; a head that can be kept keeps its form."""
     train = source.splits["train"]
+    if train.boxes:
+        return _detect_config(recipe, train, old)
     if not train.text:
         fresh = ClassifyConfig(classes=train.classes, multilabel=train.multilabel)
         if isinstance(old, ClassifyConfig) and keeps_head(old, fresh):
             return old.model_copy(update={"classes": train.classes, "temperature": 1.0})
         return fresh
+    return _transcribe_config(recipe, train, old)
+
+
+def _detect_config(recipe: Recipe, train: Dataset, old: TaskConfig | None) -> DetectConfig:
+    own = {"classes": train.classes, "category_ids": train.category_ids}
+    if isinstance(old, DetectConfig):
+        return build(DetectConfig, old.model_dump(mode="json") | own, source="detect")
+    wanted = recipe.detect or DetectRecipe()
+    return build(DetectConfig, {"readout": wanted.readout.model_dump(), **own}, source="detect")
+
+
+def _transcribe_config(recipe: Recipe, train: Dataset, old: TaskConfig | None) -> TranscribeConfig:
     longest = max(len(target) for target in train.targets if isinstance(target, str))
     wanted = recipe.transcribe or TranscribeRecipe()
     table = wanted.model_dump()

@@ -22,7 +22,7 @@ from vitrail.weights.modelfile import (
     versions,
 )
 from vitrail.weights.origin import insist_nothing_given, own_file
-from vitrail.weights.reader import Described, Given
+from vitrail.weights.reader import Described, Given, Writer
 
 TARGETS = ("vitrail", "timm", "hf", "google", "official", "torchvision")
 
@@ -109,17 +109,31 @@ def write_loaded(loaded: Loaded, to: str, out: Path) -> list[Path]:
         return [save_model(loaded.model(), out, provenance)]
     described, state = _with_plain_head(loaded)
     described = described.model_copy(update={"licence": stated_licence(loaded.licence)})
-    reasons: list[str] = []
+    reasons: dict[type[Writer], str] = {}
     for writer in WRITERS:
         if writer.name != to:
             continue
-        reason = writer.refuses(described)
+        reason = refusal(writer, described)
         if not reason:
             return [Path(path) for path in writer.write(described, state, str(out))]
-        reasons.append(reason)
+        reasons[writer] = reason
     if not reasons:
         raise CheckpointError(f"--to {to}: no such format; known: {', '.join(TARGETS)}")
-    raise CheckpointError(f"{loaded.source}: cannot be written as {to}: {'; '.join(reasons)}")
+    near = [reasons[writer] for writer in reasons if _has_task(writer, described)]
+    told = "; ".join(near or dict.fromkeys(reasons.values()))
+    raise CheckpointError(f"{loaded.source}: cannot be written as {to}: {told}")
+
+
+def refusal(writer: type[Writer], described: Described) -> str:
+    """Why a format cannot express a model, or an empty string."""
+    if not _has_task(writer, described):
+        assert described.task is not None
+        return f"no such format for the task '{described.task.kind}'"
+    return writer.refuses(described)
+
+
+def _has_task(writer: type[Writer], described: Described) -> bool:
+    return described.task is None or described.task.kind == writer.task
 
 
 def _with_plain_head(loaded: Loaded) -> tuple[Described, dict[str, Tensor]]:
@@ -128,7 +142,7 @@ def _with_plain_head(loaded: Loaded) -> tuple[Described, dict[str, Tensor]]:
     Logits are linear in the last layer, so that dividing its weights divides them.
     """
     described, task = loaded.described, loaded.described.task
-    if task is None or task.temperature == 1.0:
+    if not isinstance(task, ClassifyConfig) or task.temperature == 1.0:
         return described, loaded.state
     plain = task.model_copy(update={"temperature": 1.0})
     heads = ("task.head.", "task.head_dist.")
@@ -140,16 +154,7 @@ def _with_plain_head(loaded: Loaded) -> tuple[Described, dict[str, Tensor]]:
 
 
 def loaded_from(model: Model, source: str, licence: str) -> Loaded:
-    """A model of ours as if it had been read from a checkpoint.
-
-    Raises:
-        CheckpointError: it is no classifier; other libraries have no such model.
-    """
-    if not isinstance(model.config.task, ClassifyConfig):
-        raise CheckpointError(
-            f"{source}: a model for the task '{model.config.task.kind}'; only classifiers can be "
-            "written in other formats"
-        )
+    """A model of ours as if it had been read from a checkpoint."""
     described = Described(
         backbone=model.config.backbone,
         task=model.config.task,

@@ -14,7 +14,7 @@ from vitrail.backbones import VARIANTS, BackboneConfig
 from vitrail.data.preprocess import Preprocess
 from vitrail.errors import CheckpointError
 from vitrail.tasks import TaskConfig
-from vitrail.tasks.classify import ClassifyConfig
+from vitrail.tasks.transcribe import TranscribeConfig
 from vitrail.weights.modelfile import is_model_file, load_model, resolve_model
 from vitrail.weights.reader import Given
 
@@ -138,7 +138,7 @@ def _foreign(source: str, given: Given) -> Origin:
 
 
 def _numbered(task: TaskConfig | None) -> bool:
-    if not isinstance(task, ClassifyConfig):
+    if task is None or isinstance(task, TranscribeConfig):
         return False
     return task.classes == tuple(map(str, range(len(task.classes))))
 

@@ -20,6 +20,7 @@ from vitrail.backbones.backbone import BackboneBase
 from vitrail.config import Config, build, merge, nearest
 from vitrail.data.preprocess import Preprocess
 from vitrail.errors import CheckpointError, ConfigError
+from vitrail.tasks import TaskConfig
 from vitrail.tasks.classify import ClassifyConfig
 from vitrail.weights.checkpoint import Checkpoint
 from vitrail.weights.mapping import Derived, Entry
@@ -33,6 +34,7 @@ class Given(Config):
     Attributes:
         variant: A name of `vitrail models`.
         backbone: Fields of the backbone's configuration, such as `heads`; they win over the file.
+        task: Fields of the task's configuration, likewise.
         preprocess: Fields of the preprocessing, likewise.
         classes: Class names in the order of the outputs.
         part: Which table of weights to take from a training dump, such as `model_ema`.
@@ -40,6 +42,7 @@ class Given(Config):
 
     variant: str | None = None
     backbone: Mapping[str, Any] = Field(default_factory=dict[str, Any])
+    task: Mapping[str, Any] = Field(default_factory=dict[str, Any])
     preprocess: Mapping[str, Any] = Field(default_factory=dict[str, Any])
     classes: tuple[str, ...] = ()
     part: str | None = None
@@ -58,11 +61,17 @@ class Described(Config):
     """
 
     backbone: BackboneConfig
-    task: ClassifyConfig | None
+    task: TaskConfig | None
     preprocess: Preprocess
     variant: str = ""
     notes: tuple[str, ...] = ()
     licence: str = ""
+
+    @property
+    def classifier(self) -> ClassifyConfig | None:
+        """The head, for formats that hold classifiers and backbones alone."""
+        assert self.task is None or isinstance(self.task, ClassifyConfig), "of another task"
+        return self.task
 
 
 class Reader(ABC):
@@ -210,7 +219,8 @@ SIZES = frozenset(
     {
         *("kind", "width", "depth", "depths", "stem", "patch_size", "mlp_ratio", "splits"),
         *("token_width", "resnet_depths", "resnet_width", "registers", "distillation_token"),
-        "window",
+        *("window", "widths", "dilated", "detection_tokens", "positions_in"),
+        *("windows", "whole", "taps"),
     }
 )
 """Fields by which a published variant is told."""
@@ -298,9 +308,11 @@ class Writer(ABC):
 
     Attributes:
         name: The format.
+        task: What its models do; some write a backbone alone, too.
     """
 
     name: ClassVar[str]
+    task: ClassVar[str] = "classify"
 
     @classmethod
     @abstractmethod

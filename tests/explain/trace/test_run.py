@@ -30,7 +30,8 @@ from vitrail.model import Model, ModelConfig
 from vitrail.tasks.classify import ClassifyConfig
 from vitrail.tasks.transcribe import TranscribeConfig
 
-TRACED = [name for name, config in PRESETS.items() if config.kind not in ("resnet", "recurrent")]
+UNTRACED = ("resnet", "recurrent", "windowed_vit")
+TRACED = [name for name, config in PRESETS.items() if config.kind not in UNTRACED]
 
 
 def step(found: Trace, key: str) -> Step:

@@ -35,3 +35,11 @@ ABOUT = {
     "random": "Chance. It knows nothing of the model.",
 }
 """One entry a method of `vitrail.explain.methods`, by its key."""
+
+OBJECTS = (
+    "Where the query of each object read the image to find it: the decoder's attention in its last "
+    "layer, averaged over its heads. It says where was read, not what for."
+)
+
+WORDS = ABOUT | {"objects": OBJECTS}
+"""Of everything that a page has maps of, by key."""

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from vitrail.errors import ExplainError
 from vitrail.explain.layers import attention_layers
-from vitrail.explain.layout import Layout, OnImage, Pooled, Reading, Whole, Windowed
+from vitrail.explain.layout import Layout, OnImage, Pooled, Reading, Searching, Whole, Windowed
 from vitrail.explain.page.stream import stream_attention
 from vitrail.explain.page.view import ImageView
 from vitrail.model import Model
@@ -85,7 +85,9 @@ def query_pixels(layout: Layout, queries: int) -> Int[np.ndarray, "Q 2"]:
             none[len(prefix) :] = _corners(np.arange(queries - len(prefix)), layout)
             return none
         case _:
-            assert not isinstance(layout, OnImage) or isinstance(layout, Pooled | Reading)
+            assert not isinstance(layout, OnImage) or isinstance(
+                layout, Pooled | Reading | Searching
+            )
             return none
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vitrail.explain.layers import AttentionLayer
-from vitrail.explain.page.about import ABOUT
+from vitrail.explain.page.about import WORDS
 from vitrail.explain.page.packed import Bits, Packed, tolerance
 from vitrail.explain.page.view import (
     ColourView,
@@ -192,7 +192,7 @@ def _map(one: MapView) -> dict[str, Any]:
     return {
         "key": one.key,
         "name": one.name,
-        "about": ABOUT[one.key],
+        "about": WORDS[one.key],
         "paper": one.paper,
         "target": one.target,
         "cells": _floats(one.cells),

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from vitrail.data.dataset import Dataset
 from vitrail.explain.method import Method
+from vitrail.explain.objects import count_words
+from vitrail.explain.page.found import view_objects
 from vitrail.explain.page.stream import write
 from vitrail.explain.page.view import (
     AnswerView,
@@ -23,7 +25,8 @@ from vitrail.explain.page.view import (
 )
 from vitrail.model import Model
 from vitrail.tasks.classify import Classify
-from vitrail.types import Sample
+from vitrail.tasks.detect import Detect
+from vitrail.types import Boxes, Sample
 
 
 def look(
@@ -49,13 +52,18 @@ def look(
     """
     truth = _truth(dataset, sample)
     answer = view_answer(model, image, truth)
+    maps = tuple(_maps(model, image, methods, _targets(model, answer, about), curves=curves))
+    drawn = image
+    if isinstance(model.task, Detect):
+        drawn, found = view_objects(model, image)
+        maps = (*found, *maps)
     return ImageView(
         sample.id,
         (image.shape[1], image.shape[2]),
-        view_picture(image),
+        view_picture(drawn),
         answer,
         write(model, image),
-        tuple(_maps(model, image, methods, _targets(model, answer, about), curves=curves)),
+        maps,
         view_features(model, image),
         view_norms(model, image),
     )
@@ -98,5 +106,7 @@ def _truth(dataset: Dataset, sample: Sample) -> str:
             return dataset.classes[sample.target]
         case str():
             return sample.target
+        case Boxes(items=items):
+            return count_words(dataset.classes[box.label] for box in items)
         case _:
             return ";".join(dataset.classes[i] for i in sample.target)

@@ -9,6 +9,7 @@ from vitrail.explain.page.budget import Plan
 from vitrail.explain.page.view import ImageView
 from vitrail.model import Model
 from vitrail.tasks.classify import Classify
+from vitrail.tasks.detect import Detect
 
 NAMED = 5
 """Most names in a sentence; the rest is counted."""
@@ -23,7 +24,13 @@ def facts(model: Model) -> tuple[tuple[str, str], ...]:
     plural = "" if shown == "1" else "s"
     attention = f"{len(layers)} layers of {shown} head{plural}" if layers else "none"
     task = model.task
-    does = f"{len(task.config.classes)} classes" if isinstance(task, Classify) else "reads text"
+    match task:
+        case Classify(config=config):
+            does = f"{len(config.classes)} classes"
+        case Detect(config=config):
+            does = f"finds objects of {len(config.classes)} classes"
+        case _:
+            does = "reads text"
     return (
         ("Family", type(model.backbone).__name__),
         ("Parameters", f"{count:,}"),

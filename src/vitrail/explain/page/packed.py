@@ -21,7 +21,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitrail.explain.layout import Layout, OfTokens, Pooled, Reading, Symbols, Whole, Windowed
+from vitrail.explain.layout import (
+    Layout,
+    OfTokens,
+    Pooled,
+    Reading,
+    Searchers,
+    Searching,
+    Symbols,
+    Whole,
+    Windowed,
+)
 from vitrail.types import Grid
 
 Bits = Literal[8, 16]
@@ -110,8 +120,10 @@ class Packed:
 def lay_out(layout: Layout, block: int = 1) -> Laid:
     """What a layout is in the language of windows and blocks."""
     match layout:
-        case Symbols():
+        case Symbols() | Searchers():
             return Laid("symbols", "symbols")
+        case Searching(grid=grid, stride=stride):
+            return Laid("symbols", "places", (), (), grid, stride, grid, 0, block)
         case Windowed(grid=grid, stride=stride, windows=windows):
             padding = () if windows.padded == grid else ("padding",)
             window = (windows.size, windows.size)

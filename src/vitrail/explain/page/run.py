@@ -25,10 +25,12 @@ from vitrail.explain.page.look import look
 from vitrail.explain.page.notes import facts, notes_on
 from vitrail.explain.page.packed import Bits, Packed
 from vitrail.explain.page.prints import write_prints
+from vitrail.explain.page.stream import layers_shown
 from vitrail.explain.page.view import ImageView, view_attention
 from vitrail.model import Model
 from vitrail.tasks.classify import Classify
-from vitrail.types import Skipped
+from vitrail.tasks.detect import Detect
+from vitrail.types import Sample, Skipped
 
 MAX_BYTES = 12_000_000
 """Of a page: it still opens at once, and can be sent by mail."""
@@ -128,7 +130,7 @@ def explain(
     model.eval()
     methods, refused = _methods(model, wanted)
     about = _class_named(model, wanted.about)
-    layers = attention_layers(model)
+    layers = layers_shown(model)
     empty = PageView(name, facts(model), layers, notes=tuple(notes), refused=refused)
     frame = len(render_page(empty).encode())
     if frame >= wanted.max_bytes:
@@ -182,7 +184,7 @@ def _look(
             continue
         try:
             sample = dataset.read(number)
-            image = model.config.preprocess.prepare(sample.image).contiguous().to(device)
+            image = _alone(model, sample).to(device)
             view = look(model, dataset, sample, image, methods, about, curves=wanted.curves)
         except (BadSampleError, ImageSizeError) as bad:
             seen.skipped.append(Skipped(dataset.ids[number], str(bad)))
@@ -198,6 +200,20 @@ def _look(
     return seen
 
 
+def _alone(model: Model, sample: Sample) -> UInt8[Tensor, "3 H W"]:
+    """The model's input for one image: nothing has to be filled up beside it."""
+    view = model.config.preprocess.view(sample)
+    rows, columns = view.extent or (view.image.shape[1], view.image.shape[2])
+    return view.image[:, :rows, :columns].contiguous()
+
+
+def _refuses(model: Model, method: Method) -> str:
+    """Why a map would say nothing of this model's answers; empty where it does."""
+    if isinstance(model.task, Detect) and not method.of_class:
+        return "a detector has many answers; “Where each object was found” has a map for each"
+    return method.refuses(model)
+
+
 def _methods(
     model: Model, wanted: Wanted
 ) -> tuple[tuple[Method, ...], tuple[tuple[str, str], ...]]:
@@ -209,10 +225,10 @@ def _methods(
     chosen = wanted.methods
     if chosen is None:
         chosen = tuple(method for method in METHODS if not method.baseline)
-    refused = tuple((one.name, why) for one in chosen if (why := one.refuses(model)))
+    refused = tuple((one.name, why) for one in chosen if (why := _refuses(model, one)))
     if refused and wanted.methods is not None:
         raise ExplainError(f"{refused[0][0]}: {refused[0][1]}")
-    return tuple(one for one in chosen if not one.refuses(model)), refused
+    return tuple(one for one in chosen if not _refuses(model, one)), refused
 
 
 def _class_named(model: Model, name: str | None) -> int | None:
@@ -226,7 +242,9 @@ def _class_named(model: Model, name: str | None) -> int | None:
     task = model.task
     if not isinstance(task, Classify):
         kind = model.config.task.kind
-        raise ExplainError(f"class '{name}': this model does {kind}, without classes; give none")
+        raise ExplainError(
+            f"class '{name}': only a classifier is asked so, and this model does {kind}; give none"
+        )
     classes = task.config.classes
     if name not in classes:
         shown = ", ".join(classes[:10]) + (" ..." if len(classes) > 10 else "")

@@ -13,7 +13,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from vitrail.explain.capture import LayerAttention, capture
-from vitrail.explain.layers import AttentionLayer, attention_layers
+from vitrail.explain.layers import AmongQueries, AttentionLayer, OnMaps, attention_layers
 from vitrail.explain.layout import Layout
 from vitrail.explain.page.packed import lay_out
 from vitrail.model import Model
@@ -54,6 +54,18 @@ def write(model: Model, image: UInt8[Tensor, "3 H W"]) -> Written | None:
     if bool(found.ended[0]):
         return Written(("", *symbols), (*symbols, ""), ids)
     return Written(("", *symbols[:-1]), tuple(symbols), ids[:, :count])
+
+
+def layers_shown(model: Model) -> tuple[AttentionLayer, ...]:
+    """The attention that a page shows by place or symbol.
+
+    Queries for objects are neither: a page shows what those looked at that found something.
+    """
+    return tuple(
+        layer
+        for layer in attention_layers(model)
+        if not isinstance(layer.place, AmongQueries | OnMaps)
+    )
 
 
 def weights_of(

@@ -17,6 +17,7 @@ from vitrail.explain.faithfulness.erasing import Filling
 from vitrail.explain.faithfulness.pixels import cell_side, ranks
 from vitrail.explain.layers import AttentionLayer
 from vitrail.explain.method import Method
+from vitrail.explain.objects import count_words, threshold_of
 from vitrail.explain.page.budget import Extent, Plan
 from vitrail.explain.page.packed import Packed, pack
 from vitrail.explain.page.stream import Written, stream_attention
@@ -25,7 +26,7 @@ from vitrail.explain.token_norms import token_norms
 from vitrail.model import Model
 from vitrail.report_pictures import Picture, picture
 from vitrail.tasks.classify import Classify
-from vitrail.types import Classification, Grid
+from vitrail.types import Classification, Detection, Grid, Transcription
 
 FILLING: Filling = "blur"
 """What stands in place of erased pixels: it tears no edges that were not there."""
@@ -165,13 +166,18 @@ class ImageView:
 @torch.no_grad()
 def view_answer(model: Model, image: UInt8[Tensor, "3 H W"], truth: str = "") -> AnswerView:
     """The model's answer for a prepared image."""
-    (prediction,) = model.task.postprocess(model(image[None]))
+    (prediction,) = model.task.postprocess(model(image[None]), [_size(image)])
     match prediction:
         case Classification(label=label, score=score, scores=scores):
             best = sorted(scores.items(), key=lambda one: -one[1])[:5]
             return AnswerView(label, score, tuple(best), truth)
-        case _:
-            return AnswerView(prediction.text, prediction.score, truth=truth)
+        case Transcription(text=text, score=score):
+            return AnswerView(text, score, truth=truth)
+        case Detection(labels=labels, scores=scores):
+            best = tuple(zip(labels[:5], scores[:5], strict=True))
+            least = threshold_of(model)
+            sure = [name for name, score in zip(labels, scores, strict=True) if score >= least]
+            return AnswerView(count_words(sure), max(scores, default=0.0), best, truth)
 
 
 def view_picture(image: UInt8[Tensor, "3 H W"]) -> Picture:
@@ -246,7 +252,7 @@ def view_attention(
 ) -> tuple[Packed | None, ...]:
     """Attention of every layer that the plan keeps; one layer in memory at a time."""
     extent = Extent(_size(image), 0 if written is None else len(written.symbols))
-    wanted = range(plan.first, len(layers))
+    wanted = [layer.index for layer in layers[plan.first :]]
     found: list[Packed | None] = [None] * plan.first
     for seen in stream_attention(model, image, wanted, written):
         block = plan.block(seen.layer, extent)

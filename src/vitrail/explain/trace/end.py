@@ -27,7 +27,7 @@ from vitrail.nn.pooling import (
 )
 from vitrail.tasks.classify import Classify
 from vitrail.tasks.transcribe import Transcribe
-from vitrail.types import Transcription
+from vitrail.types import Classification, Transcription
 
 _BEST = 5
 """Classes that are shown."""
@@ -58,6 +58,7 @@ def answer(scene: Scene) -> Text:
         (prediction,) = scene.model.task.postprocess(scene.output.to(device))
     if isinstance(prediction, Transcription):
         return say("answer.text", text=prediction.text)
+    assert isinstance(prediction, Classification), "a detector has no trace"
     return say("answer.class", label=prediction.label or "–", share=f"{prediction.score:.1%}")
 
 

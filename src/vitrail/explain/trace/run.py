@@ -28,6 +28,7 @@ from vitrail.explain.trace.through import through_step
 from vitrail.explain.trace.windows import merging_step
 from vitrail.explain.trace.words import say
 from vitrail.model import Model
+from vitrail.tasks.detect import Detect
 
 
 def trace(
@@ -49,8 +50,13 @@ def trace(
         head: Attention head that is shown, from 0.
 
     Raises:
-        ExplainError: the model has no attention, or no such block or head.
+        ExplainError: the model is a detector, has no attention, or no such block or head.
     """
+    if isinstance(model.task, Detect):
+        raise ExplainError(
+            "a trace follows an image to one answer, and a detector has many; `vitrail explain "
+            "MODEL IMAGE` shows where each object was found"
+        )
     model.eval()
     blocks = encoder_blocks(insist_encoder(model))
     layer = len(blocks) // 2 if layer is None else layer

@@ -178,7 +178,7 @@ def insist_encoder(model: Model) -> Encoder:
     """The backbone, where it can be traced.
 
     Raises:
-        ExplainError: it has no attention; the families that have are named.
+        ExplainError: it has no attention, or no trace; the families that have are named.
     """
     backbone = model.backbone
     match backbone:
@@ -186,8 +186,9 @@ def insist_encoder(model: Model) -> Encoder:
             return backbone
         case _:
             kind = model.config.backbone.kind
+            lacks = "trace yet" if attention_layers(backbone) else "attention to trace"
             raise ExplainError(
-                f"a model of the family '{kind}' has no attention to trace; these have: "
+                f"a model of the family '{kind}' has no {lacks}; these have: "
                 "vit (DeiT too), t2t, hybrid, swin and swinv2"
             )
 

@@ -114,6 +114,10 @@ STEM = {
         "patch.",
         "前面的标记中有 {count} 个寄存器标记：存放不属于任何图块的信息。",
     ),
+    "tokens.queries": (
+        "{count} of the learned tokens in front are there to find one object each.",
+        "前面的标记中有 {count} 个检测标记：每个用来寻找一个物体。",
+    ),
     "tokens.position": (
         "Attention does not know where a patch stands, so a vector that tells its place is added.",
         "注意力不知道图块在哪里，因此加上一个表示位置的向量。",

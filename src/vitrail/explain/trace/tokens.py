@@ -78,9 +78,10 @@ def _tokens_text(backbone: ViT | T2T | Hybrid, positions: AbsolutePositions, pre
         parts.append(say("tokens.distilled"))
     elif prefix:
         parts.append(say("tokens.class"))
-    registers = backbone.config.registers if isinstance(backbone, ViT) else 0
-    if registers:
-        parts.append(say("tokens.registers", count=registers))
+    if isinstance(backbone, ViT) and backbone.config.registers:
+        parts.append(say("tokens.registers", count=backbone.config.registers))
+    if isinstance(backbone, ViT) and backbone.config.detection_tokens:
+        parts.append(say("tokens.queries", count=backbone.config.detection_tokens))
     inside = _inside(backbone)
     if inside is not None:
         parts.append(say("tokens.inside"))

@@ -8,10 +8,16 @@ from vitrail.errors import CheckpointError
 from vitrail.weights.checkpoint import Checkpoint
 from vitrail.weights.formats.bigvision import BigVision
 from vitrail.weights.formats.deit import DeiT, DeiTWriter
+from vitrail.weights.formats.detr import Detr, DetrWriter
 from vitrail.weights.formats.google import Google, GoogleWriter
+from vitrail.weights.formats.hf_detr import HfDetrReader, HfDetrWriter
 from vitrail.weights.formats.hf_dinov2 import HfDinov2Reader, HfDinov2Writer
+from vitrail.weights.formats.hf_lw_detr import HfLwDetrReader
+from vitrail.weights.formats.hf_rf_detr import HfRfDetrReader
 from vitrail.weights.formats.hf_swin import HfSwinReader, HfSwinWriter
 from vitrail.weights.formats.hf_vit import HfViTReader, HfViTWriter
+from vitrail.weights.formats.hf_yolos import HfYolosReader, HfYolosWriter
+from vitrail.weights.formats.rf_detr import RfDetrReader
 from vitrail.weights.formats.swin import SwinReader, SwinWriter
 from vitrail.weights.formats.t2t import T2T, T2TWriter
 from vitrail.weights.formats.timm import TIMM_READERS, TimmWriter
@@ -24,6 +30,12 @@ READERS: tuple[type[Reader], ...] = (
     HfViTReader,
     HfDinov2Reader,
     HfSwinReader,
+    HfDetrReader,
+    HfYolosReader,
+    HfLwDetrReader,
+    HfRfDetrReader,
+    RfDetrReader,
+    Detr,
     DeiT,
     T2T,
     SwinReader,
@@ -37,19 +49,18 @@ WRITERS: tuple[type[Writer], ...] = (
     HfViTWriter,
     HfDinov2Writer,
     HfSwinWriter,
+    HfDetrWriter,
+    HfYolosWriter,
     GoogleWriter,
     DeiTWriter,
     T2TWriter,
     SwinWriter,
+    DetrWriter,
     TorchvisionWriter,
 )
 """Every format that is written; of several with one name, the first that can express a model."""
 
 HF_TASKS = {
-    "detr": "detect",
-    "yolos": "detect",
-    "lw_detr": "detect",
-    "rf_detr": "detect",
     "eomt": "segment",
 }
 """Hugging Face model types that are known, and the task that they wait for."""
@@ -99,8 +110,6 @@ def _pending(config: Mapping[str, object], names: Mapping[str, object]) -> tuple
     model_type = config.get("model_type")
     if isinstance(model_type, str) and model_type in HF_TASKS:
         return HF_TASKS[model_type], f"a Hugging Face {model_type}"
-    if "query_embed.weight" in names and any(n.startswith("bbox_embed.") for n in names):
-        return "detect", "an official DETR checkpoint"
     if "encoder.patch_embed.proj.weight" in names and any(n.startswith("decoder.") for n in names):
         return "segment", "a Segmenter checkpoint"
     return "", ""

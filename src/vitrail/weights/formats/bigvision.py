@@ -111,8 +111,8 @@ class BigVision(Reader):
         ]
         if config.pool == "attention":
             table += _pool_entries(tower, config.width, config.heads)
-        if described.task is not None:
-            table += flax.head_entries(tower, described.task)
+        if described.classifier is not None:
+            table += flax.head_entries(tower, described.classifier)
         return table
 
     def derived(self, described: Described) -> list[Derived]:

@@ -119,7 +119,7 @@ class DeiTWriter(Writer):
     @classmethod
     def refuses(cls, described: Described) -> str:
         """What the owners' models have no switch for."""
-        config, task = described.backbone, described.task
+        config, task = described.backbone, described.classifier
         if not isinstance(config, ViTConfig):
             return f"DeiT's code has no {config.kind}"
         if config.stem.kind != "patch":
@@ -173,7 +173,7 @@ def entries(described: Described) -> list[Entry]:
             ours = (f"backbone.blocks.{i}.ls{j}.gamma" for j in (1, 2))
             theirs = (f"blocks.{i}.{gamma}" for gamma in _GAMMAS)
             table += [Entry(o, (t,)) for o, t in zip(ours, theirs, strict=True)]
-    if described.task is not None:
+    if described.classifier is not None:
         table += pair("task.head", "head.")
         if config.distillation_token:
             table += pair("task.head_dist", "head_dist.")

@@ -196,8 +196,8 @@ def _entries(tower: Tower, described: Described, flat: Callable[[str], Layout]) 
     ]
     if isinstance(config, HybridConfig):
         table += _resnet_entries(tower, config.resnet_depths, flat)
-    if described.task is not None:
-        table += flax.head_entries(tower, described.task)
+    if described.classifier is not None:
+        table += flax.head_entries(tower, described.classifier)
     return table
 
 
@@ -236,6 +236,7 @@ def _vit_faults(config: ViTConfig) -> dict[str, bool]:
         f"pool is {config.pool}": config.pool not in ("class", "mean"),
         "there is a distillation token": config.distillation_token,
         "there are registers": config.registers > 0,
+        "there are detection tokens": config.detection_tokens > 0,
         "there is no qkv_bias": not config.qkv_bias,
         "there is qk_norm": config.qk_norm,
         "there is layer_scale": config.layer_scale is not None,

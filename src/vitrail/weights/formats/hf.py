@@ -19,7 +19,9 @@ from torch import Tensor
 from vitrail.config import build, nearest
 from vitrail.data.preprocess import Preprocess
 from vitrail.errors import CheckpointError
+from vitrail.tasks import TaskConfig
 from vitrail.tasks.classify import ClassifyConfig
+from vitrail.tasks.detect import DetectConfig
 from vitrail.weights.checkpoint import Checkpoint
 from vitrail.weights.formats.hf_processor import (
     Processor,
@@ -179,7 +181,7 @@ class HfReader(Reader):
             raise CheckpointError(f"{self.checkpoint.path}: tensor '{bias}' names {count} classes")
         kind = self.settings.text("problem_type", "single_label_classification")
         table = {
-            "classes": self.class_names(count, given, self._labels()),
+            "classes": self.class_names(count, given, self.labels()),
             "multilabel": kind == "multi_label_classification",
         }
         return build(ClassifyConfig, table, source=str(self.checkpoint.path))
@@ -192,7 +194,8 @@ class HfReader(Reader):
         source = f"{self.checkpoint.path}: preprocessor_config.json"
         return read_processor(Settings(source, self.checkpoint.preprocessor), self.processor)
 
-    def _labels(self) -> dict[int, str]:
+    def labels(self) -> dict[int, str]:
+        """Names of outputs by number, as far as the file has them."""
         labels = self.checkpoint.config.get("id2label")
         if labels is None:
             return {}
@@ -209,14 +212,18 @@ class HfReader(Reader):
 
 def check_head(described: Described) -> str:
     """Why head or preprocessing cannot be expressed, or an empty string."""
-    task = described.task
+    task = described.classifier
     if task is not None and task.hidden is not None:
         return "a tanh layer before the head (pre_logits) has no place in Hugging Face classifiers"
     return check_processor(described.preprocess)
 
 
 def write_folder(
-    out: str, config: Mapping[str, Any], described: Described, tensors: Mapping[str, Tensor]
+    out: str,
+    config: Mapping[str, Any],
+    described: Described,
+    tensors: Mapping[str, Tensor],
+    processor: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Write config.json, preprocessor_config.json and model.safetensors.
 
@@ -225,6 +232,7 @@ def write_folder(
         config: What is of the family's own in `config.json`.
         described: For head and preprocessing.
         tensors: Under their names.
+        processor: `preprocessor_config.json`, where it is no classifier's.
 
     Returns:
         The paths that were written.
@@ -233,7 +241,7 @@ def write_folder(
     table = {**config, **_labels_of(described.task), "dtype": "float32"}
     files = {
         "model.safetensors": save(dict(tensors), {"format": "pt"}),
-        "preprocessor_config.json": _json(processor_json(described.preprocess)),
+        "preprocessor_config.json": _json(processor or processor_json(described.preprocess)),
         "config.json": _json(table),
     }
     if described.licence:  # a model card, where the hub and we look for it
@@ -248,12 +256,14 @@ def _json(table: Mapping[str, Any]) -> bytes:
     return (json.dumps(table, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
-def _labels_of(task: ClassifyConfig | None) -> dict[str, Any]:
-    if task is None:
+def _labels_of(task: TaskConfig | None) -> dict[str, Any]:
+    if not isinstance(task, ClassifyConfig | DetectConfig):
         return {}
-    kind = "multi_label_classification" if task.multilabel else "single_label_classification"
-    return {
+    labels = {
         "id2label": {str(i): name for i, name in enumerate(task.classes)},
         "label2id": {name: i for i, name in enumerate(task.classes)},
-        "problem_type": kind,
     }
+    if isinstance(task, DetectConfig):
+        return labels
+    kind = "multi_label_classification" if task.multilabel else "single_label_classification"
+    return {**labels, "problem_type": kind}

@@ -114,7 +114,7 @@ class HfDinov2Reader(HfReader):
         """The whole table."""
         config = described.backbone
         assert isinstance(config, ViTConfig)
-        return table(config, described.task, self.stem, renamed=self.renamed)
+        return table(config, described.classifier, self.stem, renamed=self.renamed)
 
     def derived(self, described: Described) -> list[Derived]:
         """The token that stands for hidden patches in training."""
@@ -136,7 +136,7 @@ class HfDinov2Writer(Writer):
             return f"family '{config.kind}' is not DINOv2's"
         if not config.class_token or config.distillation_token or config.layer_scale is None:
             return "Hugging Face's dinov2 has LayerScale and a class token, and registers at most"
-        if config.pool != ("class_and_mean" if described.task else "class"):
+        if config.pool != ("class_and_mean" if described.classifier else "class"):
             return f"pool '{config.pool}' is not DINOv2's, which is class token and mean"
         if _ratio(config) is None:
             return f"mlp_ratio {config.mlp_ratio:g}: Hugging Face's dinov2 has whole numbers only"
@@ -152,9 +152,9 @@ class HfDinov2Writer(Writer):
         config = described.backbone
         assert isinstance(config, ViTConfig)
         kind = "dinov2_with_registers" if config.registers else "dinov2"
-        stem = f"{kind}." if described.task else ""
+        stem = f"{kind}." if described.classifier else ""
         state = _registers_in_place(config, state)
-        tensors = write_all(table(config, described.task, stem, renamed=False), state)
+        tensors = write_all(table(config, described.classifier, stem, renamed=False), state)
         tensors[f"{stem}embeddings.mask_token"] = torch.zeros(1, config.width)
         return write_folder(out, _config_json(kind, config, described), described, tensors)
 
@@ -243,7 +243,9 @@ def _registers_in_place(config: ViTConfig, state: Mapping[str, Tensor]) -> Mappi
 def _config_json(kind: str, config: ViTConfig, described: Described) -> dict[str, object]:
     family = "Dinov2WithRegisters" if config.registers else "Dinov2"
     table = {
-        "architectures": [f"{family}{'ForImageClassification' if described.task else 'Model'}"],
+        "architectures": [
+            f"{family}{'ForImageClassification' if described.classifier else 'Model'}"
+        ],
         "model_type": kind,
         **common_config(config),
         "apply_layernorm": True,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 from vitrail.config import build
-from vitrail.data.preprocess import HALF, CenterCrop, Preprocess, Squash
+from vitrail.data.preprocess import HALF, CenterCrop, Colour, Preprocess, Squash
 from vitrail.weights.formats.hf_settings import Settings
 
 Processor = Literal["ViTImageProcessor", "DeiTImageProcessor", "BitImageProcessor"]
@@ -16,8 +16,8 @@ OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-def check_processor(preprocess: Preprocess) -> str:
-    """Why no processor of theirs does this, or an empty string."""
+def check_colours(preprocess: Preprocess) -> str:
+    """Why no processor of theirs treats pixels so, or an empty string."""
     if preprocess.channel_order != "rgb":
         return "Hugging Face processors know RGB only"
     if not preprocess.antialias:
@@ -25,6 +25,13 @@ def check_processor(preprocess: Preprocess) -> str:
             "Hugging Face processors resize with antialias only "
             "(--set preprocess.antialias=true gives way)"
         )
+    return ""
+
+
+def check_processor(preprocess: Preprocess) -> str:
+    """Why no processor of theirs does this, or an empty string."""
+    if reason := check_colours(preprocess):
+        return reason
     match preprocess.resize:
         case Squash():
             return ""
@@ -38,15 +45,7 @@ def check_processor(preprocess: Preprocess) -> str:
 
 def processor_json(preprocess: Preprocess) -> dict[str, Any]:
     """`preprocessor_config.json` for what `check_processor` lets pass."""
-    table: dict[str, Any] = {
-        "do_normalize": True,
-        "do_rescale": True,
-        "do_resize": True,
-        "image_mean": list(preprocess.mean),
-        "image_std": list(preprocess.std),
-        "resample": 3 if preprocess.interpolation == "bicubic" else 2,
-        "rescale_factor": 1 / 255,
-    }
+    table = colours_json(preprocess)
     match preprocess.resize:
         case CenterCrop(size=(rows, columns), crop_pct=crop_pct):
             return {
@@ -61,6 +60,19 @@ def processor_json(preprocess: Preprocess) -> dict[str, Any]:
             assert isinstance(rule, Squash), "`check_processor` comes first"
             size = {"height": rule.size[0], "width": rule.size[1]}
             return {**table, "image_processor_type": "ViTImageProcessor", "size": size}
+
+
+def colours_json(preprocess: Preprocess) -> dict[str, Any]:
+    """What all processors say alike."""
+    return {
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": list(preprocess.mean),
+        "image_std": list(preprocess.std),
+        "resample": 3 if preprocess.interpolation == "bicubic" else 2,
+        "rescale_factor": 1 / 255,
+    }
 
 
 def class_default(processor: Processor, size: tuple[int, int]) -> Preprocess:
@@ -81,28 +93,38 @@ def read_processor(settings: Settings, processor: Processor) -> tuple[Preprocess
     )
     is_vit, is_deit = named.startswith("ViT"), named.startswith("DeiT")
     default = 2 if is_vit else 3
-    resample = settings.whole("resample", default, least=0)
-    if resample not in (2, 3):
-        raise settings.wrong("resample", "2 (bilinear) or 3 (bicubic)")
+    interpolation = resampling(settings, default)
     resize, notes = _resize(settings, keeps_ratio=not (is_vit or is_deit), crops=not is_vit)
     if not settings.flag("do_resize", default=True):
         notes += ("images are resized; the processor wants them in the right size already",)
-    mean = settings.triple("image_mean", HALF if is_vit or is_deit else OPENAI_MEAN)
-    std = settings.triple("image_std", HALF if is_vit or is_deit else OPENAI_STD)
+    usual = (HALF, HALF) if is_vit or is_deit else (OPENAI_MEAN, OPENAI_STD)
+    mean, std = colours(settings, usual)
+    table = {"resize": resize, "interpolation": interpolation, "mean": mean, "std": std}
+    return build(Preprocess, table, source=settings.source), notes
+
+
+def resampling(settings: Settings, default: int) -> str:
+    """Our name of `resample`."""
+    resample = settings.whole("resample", default, least=0)
+    if resample not in (2, 3):
+        raise settings.wrong("resample", "2 (bilinear) or 3 (bicubic)")
+    return "bilinear" if resample == 2 else "bicubic"
+
+
+def colours(
+    settings: Settings, usual: tuple[Colour, Colour]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation, with the factor of the pixels in them."""
+    mean = settings.triple("image_mean", usual[0])
+    std = settings.triple("image_std", usual[1])
     if not settings.flag("do_normalize", default=True):
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     # Theirs is (pixel * factor - mean) / std, ours (pixel / 255 - mean) / std.
     factor = settings.number("rescale_factor", 1 / 255)
     scale = 255 * (factor if settings.flag("do_rescale", default=True) else 1.0)
     if abs(scale - 1) > 1e-6:
-        mean, std = tuple(m / scale for m in mean), tuple(s / scale for s in std)
-    table = {
-        "resize": resize,
-        "interpolation": "bilinear" if resample == 2 else "bicubic",
-        "mean": mean,
-        "std": std,
-    }
-    return build(Preprocess, table, source=settings.source), notes
+        return tuple(m / scale for m in mean), tuple(s / scale for s in std)
+    return mean, std
 
 
 def _resize(

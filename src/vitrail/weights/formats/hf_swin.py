@@ -93,7 +93,7 @@ class HfSwinReader(HfReader):
         config = described.backbone
         assert isinstance(config, SwinConfig | SwinV2Config)
         renamed = self.renamed and isinstance(config, SwinConfig)
-        head = pair("task.head", "classifier.") if described.task else []
+        head = pair("task.head", "classifier.") if described.classifier else []
         return table(config, self.stem, renamed=renamed) + head
 
     def derived(self, described: Described) -> list[Derived]:
@@ -184,8 +184,8 @@ class HfSwinWriter(Writer):
         """Write the folder."""
         config = described.backbone
         assert isinstance(config, SwinConfig | SwinV2Config)
-        entries = table(config, f"{config.kind}." if described.task else "", renamed=False)
-        entries += pair("task.head", "classifier.") if described.task else []
+        entries = table(config, f"{config.kind}." if described.classifier else "", renamed=False)
+        entries += pair("task.head", "classifier.") if described.classifier else []
         return write_folder(
             out, _config_json(config, described), described, write_all(entries, state)
         )
@@ -253,7 +253,9 @@ def _config_json(config: AnySwin, described: Described) -> dict[str, object]:
     rows, columns = config.image_size
     family = "Swin" if isinstance(config, SwinConfig) else "Swinv2"
     table: dict[str, object] = {
-        "architectures": [f"{family}{'ForImageClassification' if described.task else 'Model'}"],
+        "architectures": [
+            f"{family}{'ForImageClassification' if described.classifier else 'Model'}"
+        ],
         "model_type": config.kind,
         "attention_probs_dropout_prob": 0.0,
         "depths": list(config.depths),

@@ -104,7 +104,7 @@ class HfViTReader(HfReader):
         """The whole table."""
         config = described.backbone
         assert isinstance(config, ViTConfig)
-        return table(config, described.task, self.stem, renamed=self.renamed)
+        return table(config, described.classifier, self.stem, renamed=self.renamed)
 
     def derived(self, described: Described) -> list[Derived]:
         """What serves masked images, and the pooler, which no classifier reads."""
@@ -142,8 +142,8 @@ class HfViTWriter(Writer):
         config = described.backbone
         assert isinstance(config, ViTConfig)
         kind = "deit" if config.distillation_token or config.registers else "vit"
-        stem = f"{kind}." if described.task else ""
-        tensors = write_all(table(config, described.task, stem, renamed=False), state)
+        stem = f"{kind}." if described.classifier else ""
+        tensors = write_all(table(config, described.classifier, stem, renamed=False), state)
         return write_folder(out, _config_json(kind, config, described), described, tensors)
 
 
@@ -204,6 +204,7 @@ def check_vit(config: ViTConfig, described: Described, resampling: Resampling = 
         (norms, "norm after the residual sum, after pooling or on queries and keys"),
         (plain, "SwiGLU and LayerScale in vit and deit"),
         (config.pool == "class", f"pool '{config.pool}' in vit and deit"),
+        (not config.detection_tokens, "detection tokens in a classifier"),
         (
             not any(side % config.stride for side in config.image_size),
             f"image_size {config.image_size}, which is no multiple of the patch",
@@ -226,8 +227,8 @@ def check_vit(config: ViTConfig, described: Described, resampling: Resampling = 
 
 def _config_json(kind: str, config: ViTConfig, described: Described) -> dict[str, object]:
     family = "ViT" if kind == "vit" else "DeiT"
-    suffix = "ForImageClassification" if described.task else "Model"
-    if described.task and config.distillation_token:
+    suffix = "ForImageClassification" if described.classifier else "Model"
+    if described.classifier and config.distillation_token:
         suffix += "WithTeacher"
     return {
         "architectures": [family + suffix],

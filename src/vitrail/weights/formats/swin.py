@@ -110,7 +110,7 @@ class SwinReader(Reader):
         assert isinstance(config, SwinConfig | SwinV2Config)
         norm = f"norm{len(config.depths) - 1}" if self.file.dense else "norm"
         entries = swin_table(config, self.file.stem, norm)
-        if described.task:
+        if described.classifier:
             entries += pair("task.head", "head.")
         return [self._stretched(entry, config) for entry in entries]
 
@@ -224,7 +224,7 @@ class SwinWriter(Writer):
     @classmethod
     def refuses(cls, described: Described) -> str:
         """What the owners' code cannot express."""
-        config, task = described.backbone, described.task
+        config, task = described.backbone, described.classifier
         if not isinstance(config, SwinConfig | SwinV2Config):
             return f"family '{config.kind}' is not Swin"
         relative = config.positions in ("relative", "absolute_and_relative")
@@ -246,7 +246,7 @@ class SwinWriter(Writer):
         config = described.backbone
         assert isinstance(config, SwinConfig | SwinV2Config)
         entries = swin_table(config, "", "norm")
-        entries += pair("task.head", "head.") if described.task else []
+        entries += pair("task.head", "head.") if described.classifier else []
         tensors = write_all(entries, state) | _buffers(config)
         data = io.BytesIO()
         torch.save({"model": {name: tensor.clone() for name, tensor in tensors.items()}}, data)

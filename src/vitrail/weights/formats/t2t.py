@@ -132,7 +132,7 @@ class T2TWriter(Writer):
     @classmethod
     def refuses(cls, described: Described) -> str:
         """What the owners' models have no switch for."""
-        config, task = described.backbone, described.task
+        config, task = described.backbone, described.classifier
         if not isinstance(config, T2TConfig):
             return f"T2T-ViT's code has no {config.kind}"
         faults = {
@@ -172,7 +172,7 @@ def _entries(at: str, described: Described) -> list[Entry]:
         table.append(Entry(f"{ours}.attn.qkv.weight", (f"{theirs}.attn.qkv.weight",)))
         for layer in ("norm1", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2"):
             table += pair(f"{ours}.{layer}", f"{theirs}.{layer}.")
-    if described.task is not None:
+    if described.classifier is not None:
         table += pair("task.head", f"{at}head.")
     return table
 

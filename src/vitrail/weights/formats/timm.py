@@ -13,6 +13,7 @@ from vitrail.backbones.resnet import ResNetConfig
 from vitrail.backbones.swin import SwinConfig, SwinV2Config
 from vitrail.backbones.t2t import T2TConfig
 from vitrail.backbones.vit import ViTConfig
+from vitrail.backbones.windowed_vit import WindowedViTConfig
 from vitrail.weights.formats.timm_hybrid import TimmHybridReader, refuses_hybrid, write_hybrid
 from vitrail.weights.formats.timm_resnet import TimmResNetReader, refuses_timm_resnet, write_resnet
 from vitrail.weights.formats.timm_swin import TimmSwinReader, refuses_swin, write_swin
@@ -45,7 +46,7 @@ class TimmWriter(Writer):
                 return refuses_swin(described)
             case ResNetConfig():
                 return refuses_timm_resnet(described)
-            case T2TConfig() | RecurrentConfig():
+            case T2TConfig() | WindowedViTConfig() | RecurrentConfig():
                 return f"timm has no '{described.backbone.kind}' models"
 
     @classmethod
@@ -61,5 +62,5 @@ class TimmWriter(Writer):
                 return write_swin(described, state, folder)
             case ResNetConfig():
                 return write_resnet(described, state, folder)
-            case T2TConfig() | RecurrentConfig():
+            case T2TConfig() | WindowedViTConfig() | RecurrentConfig():
                 raise AssertionError("refused")

@@ -44,7 +44,7 @@ def write_folder(
         tensors: By timm's names.
         out: The folder.
     """
-    classes = described.task.classes if described.task else ()
+    classes = described.classifier.classes if described.classifier else ()
     args = {**args, "num_classes": len(classes)}
     table: dict[str, Any] = {
         "architecture": architecture,

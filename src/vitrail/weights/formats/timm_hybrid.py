@@ -84,7 +84,7 @@ class TimmHybridReader(TimmReader):
     def entries(self, described: Described) -> list[Entry]:
         """The whole table."""
         assert isinstance(described.backbone, HybridConfig)
-        return hybrid_entries(described.backbone, described.task)
+        return hybrid_entries(described.backbone, described.classifier)
 
     def _backbone(self, config: TimmConfig, given: Given) -> dict[str, Any]:
         width = config.whole("embed_dim") or self.shape("patch_embed.proj.bias", 1)[0]
@@ -189,7 +189,7 @@ def _named_arguments(architecture: str) -> dict[str, Any]:
 
 def refuses_hybrid(described: Described) -> str:
     """What timm's hybrids cannot be told, or an empty string."""
-    backbone, task = described.backbone, described.task
+    backbone, task = described.backbone, described.classifier
     assert isinstance(backbone, HybridConfig)
     variance = backbone.standardisation == "variance"
     channels = (backbone.resnet_width, backbone.groups)
@@ -228,6 +228,6 @@ def write_hybrid(described: Described, state: Mapping[str, Tensor], out: Path) -
         "act_layer": backbone.activation,
         "fc_norm": False,
     }
-    tensors = write_all(hybrid_entries(backbone, described.task), state)
+    tensors = write_all(hybrid_entries(backbone, described.classifier), state)
     name = described.variant or ARCHITECTURES[backbone.resnet_depths]
     return write_folder(described, name, args, backbone.width, tensors, out)

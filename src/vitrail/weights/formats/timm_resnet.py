@@ -6,17 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from vitrail.backbones.resnet import ResNetConfig
 from vitrail.errors import CheckpointError
+from vitrail.nn.convolutions import doubling
 from vitrail.tasks.classify import ClassifyConfig
 from vitrail.weights.checkpoint import Checkpoint
+from vitrail.weights.formats.resnet_names import torchvision_entries, torchvision_fields
 from vitrail.weights.formats.timm_config import TimmConfig
 from vitrail.weights.formats.timm_folder import refuses_preprocess, write_folder
 from vitrail.weights.formats.timm_reader import TimmReader
-from vitrail.weights.mapping import Absent, Entry, pair, write_all
+from vitrail.weights.mapping import Entry, pair, write_all
 from vitrail.weights.reader import Described, Given, Reader, settle
 
 DEPTHS = {
@@ -48,17 +49,7 @@ class ResNetReader(Reader):
 
     def backbone(self, given: Given, known: Mapping[str, Any]) -> tuple[ResNetConfig, str]:
         """The configuration, from shapes and what is known beside them, and its variant."""
-        bottleneck = any(".conv3." in n or ".bn3." in n for n in self.checkpoint.tensors)
-        stages = 0
-        while self.any(f"layer{stages + 1}."):
-            stages += 1
-        table = {
-            "kind": "resnet",
-            "block": "bottleneck" if bottleneck else "basic",
-            "depths": tuple(self.count(f"layer{stage + 1}.") for stage in range(stages)),
-            "width": self.shape("bn1.bias", 1)[0],
-            **known,
-        }
+        table = {**torchvision_fields(self), **known}
         config, variant, _ = settle(ResNetConfig, table, {}, given, self.checkpoint)
         return config, variant
 
@@ -66,7 +57,7 @@ class ResNetReader(Reader):
         """The whole table; files from before 2018 do not count batches."""
         assert isinstance(described.backbone, ResNetConfig)
         counted = any(n.endswith(".num_batches_tracked") for n in self.checkpoint.tensors)
-        return resnet_entries(described.backbone, described.task, counted=counted)
+        return resnet_entries(described.backbone, described.classifier, counted=counted)
 
 
 class TimmResNetReader(ResNetReader, TimmReader):
@@ -112,48 +103,19 @@ def resnet_entries(
         task: Its head.
         counted: Whether the file has `num_batches_tracked`, which inference never uses.
     """
-    trunk = "backbone.trunk."
-    entries = [
-        Entry(f"{trunk}root.conv.weight", ("conv1.weight",)),
-        *_norm(f"{trunk}root.norm", "bn1.", counted=counted),
-    ]
-    convolutions = "123" if backbone.block == "bottleneck" else "12"
-    for stage, depth in enumerate(backbone.depths):
-        for unit in range(depth):
-            ours, theirs = f"{trunk}stages.{stage}.{unit}.", f"layer{stage + 1}.{unit}."
-            for n in convolutions:
-                entries.append(Entry(f"{ours}conv{n}.weight", (f"{theirs}conv{n}.weight",)))
-                entries += _norm(f"{ours}norm{n}", f"{theirs}bn{n}.", counted=counted)
-            if unit == 0 and (stage > 0 or backbone.block == "bottleneck"):
-                short = f"{ours}downsample.", f"{theirs}downsample."
-                entries.append(Entry(f"{short[0]}0.weight", (f"{short[1]}0.weight",)))
-                entries += _norm(f"{short[0]}1", f"{short[1]}1.", counted=counted)
-    if task is not None:
-        entries += pair("task.head", "fc.")
-    return entries
-
-
-def _norm(ours: str, theirs: str, *, counted: bool) -> list[Entry]:
-    """One BatchNorm."""
-    statistics = ("running_mean", "running_var")
-    batches = f"{ours}.num_batches_tracked"
-    return [
-        *pair(ours, theirs),
-        *(Entry(f"{ours}.{n}", (f"{theirs}{n}",)) for n in statistics),
-        Entry(batches, (f"{theirs}num_batches_tracked",))
-        if counted
-        else Entry(batches, (), Absent((), torch.int64)),
-    ]
+    head = [] if task is None else pair("task.head", "fc.")
+    return torchvision_entries(backbone, counted=counted) + head
 
 
 def refuses_resnet(described: Described) -> str:
     """What a plain ResNet of both libraries cannot be, or an empty string."""
-    backbone, task = described.backbone, described.task
+    backbone, task = described.backbone, described.classifier
     assert isinstance(backbone, ResNetConfig)
     faults = {
         "its ResNets begin with a 7x7 convolution": backbone.root.kind != "imagenet",
         "its ResNets have 64 channels in the first of four stages": backbone.width != 64
-        or len(backbone.depths) != 4,
+        or backbone.planes != doubling(64, 4),
+        "its ResNets are not dilated": backbone.dilated,
         "it has no layer before the head": task is not None and task.hidden is not None,
     }
     return next((fault for fault, holds in faults.items() if holds), "")
@@ -169,7 +131,7 @@ def write_resnet(described: Described, state: Mapping[str, Tensor], out: Path) -
     backbone = described.backbone
     assert isinstance(backbone, ResNetConfig)
     wide = backbone.block == "bottleneck"
-    tensors = write_all(resnet_entries(backbone, described.task), state)
+    tensors = write_all(resnet_entries(backbone, described.classifier), state)
     args = {"layers": list(backbone.depths), "global_pool": "avg"}
     features = 2048 if wide else 512
     return write_folder(described, "resnet50" if wide else "resnet18", args, features, tensors, out)

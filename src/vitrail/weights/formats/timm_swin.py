@@ -63,7 +63,7 @@ class TimmSwinReader(TimmReader):
     def entries(self, described: Described) -> list[Entry]:
         """The whole table."""
         assert isinstance(described.backbone, AnySwin)
-        return swin_entries(described.backbone, described.task)
+        return swin_entries(described.backbone, described.classifier)
 
     def derived(self, described: Described) -> list[Derived]:
         """Buffers that files of timm before 0.9 hold."""
@@ -217,7 +217,7 @@ def _named_arguments(architecture: str) -> dict[str, Any]:
 
 def refuses_swin(described: Described) -> str:
     """What timm's Swin cannot be told, or an empty string."""
-    backbone, task = described.backbone, described.task
+    backbone, task = described.backbone, described.classifier
     assert isinstance(backbone, AnySwin)
     small = [g for g in backbone.grids if min(g) <= backbone.window and g[0] != g[1]]
     faults = {
@@ -254,7 +254,7 @@ def write_swin(described: Described, state: Mapping[str, Tensor], out: Path) -> 
     else:
         none = (0,) * len(backbone.depths)
         args["pretrained_window_sizes"] = list(backbone.pretrained_windows or none)
-    tensors = write_all(swin_entries(backbone, described.task), state)
+    tensors = write_all(swin_entries(backbone, described.classifier), state)
     return write_folder(
         described, described.variant or name, args, backbone.widths[-1], tensors, out
     )

@@ -68,7 +68,7 @@ class TimmViTReader(TimmReader):
     def entries(self, described: Described) -> list[Entry]:
         """The whole table."""
         assert isinstance(described.backbone, ViTConfig)
-        return vit_entries(described.backbone, described.task)
+        return vit_entries(described.backbone, described.classifier)
 
     def _config(self) -> TimmConfig:
         config = TimmConfig.of(self.checkpoint)

@@ -69,7 +69,7 @@ def block_entries(ours: str, theirs: str, backbone: ViTConfig) -> list[Entry]:
 
 def refuses_vit(described: Described) -> str:
     """What timm's `VisionTransformer` cannot be told, or an empty string."""
-    backbone, task = described.backbone, described.task
+    backbone, task = described.backbone, described.classifier
     assert isinstance(backbone, ViTConfig)
     distilled, positions = backbone.distillation_token, backbone.positions
     stem = backbone.stem.stride
@@ -77,6 +77,7 @@ def refuses_vit(described: Described) -> str:
         "timm has no convolutional stem": backbone.stem.kind != "patch",
         f"timm has no '{positions.kind}' positions": positions.kind != "learned_1d",
         "timm adds positions at the stem only": backbone.positions_in != "stem",
+        "timm has no detection tokens": backbone.detection_tokens > 0,
         "timm's norms precede the branches": backbone.norm != "pre",
         f"timm's LayerNorm has epsilon 1e-6, not {backbone.eps:g}": backbone.eps != 1e-6,
         f"timm has no '{backbone.pool}' pooling": backbone.pool not in POOLS.values(),
@@ -123,7 +124,7 @@ def write_vit(described: Described, state: Mapping[str, Tensor], out: Path) -> l
     }
     if not gated:
         args["act_layer"] = backbone.activation
-    tensors = write_all(vit_entries(backbone, described.task), state)
+    tensors = write_all(vit_entries(backbone, described.classifier), state)
     name = _architecture(described)
     return write_folder(described, name, args, backbone.width, tensors, out)
 

@@ -79,7 +79,7 @@ class TorchvisionViTReader(Reader):
     def entries(self, described: Described) -> list[Entry]:
         """The whole table; names of the MLP as this file has them."""
         assert isinstance(described.backbone, ViTConfig)
-        return torchvision_vit_entries(described.backbone, described.task, mlp=self._mlp())
+        return torchvision_vit_entries(described.backbone, described.classifier, mlp=self._mlp())
 
     def _backbone(self, given: Given) -> tuple[ViTConfig, str, tuple[str, ...]]:
         width, patch = self.shape("conv_proj.bias", 1)[0], self.shape("conv_proj.weight", 4)[2]
@@ -185,13 +185,13 @@ class TorchvisionWriter(Writer):
     @classmethod
     def refuses(cls, described: Described) -> str:
         """Why torchvision has no such model, or an empty string."""
-        if described.task is None:
+        if described.classifier is None:
             return "torchvision's models have a head"
         match described.backbone:
             case ViTConfig() as backbone:
                 return _refuses_vit(backbone)
             case SwinConfig() | SwinV2Config() as backbone:
-                return refuses_torchvision_swin(backbone, described.task)
+                return refuses_torchvision_swin(backbone, described.classifier)
             case ResNetConfig():
                 return refuses_resnet(described)
             case backbone:
@@ -200,7 +200,7 @@ class TorchvisionWriter(Writer):
     @classmethod
     def write(cls, described: Described, state: Mapping[str, Tensor], out: str) -> Iterable[str]:
         """The file."""
-        task = described.task
+        task = described.classifier
         match described.backbone:
             case ViTConfig() as backbone:
                 entries = torchvision_vit_entries(backbone, task)

@@ -74,7 +74,7 @@ class TorchvisionSwinReader(Reader):
     def entries(self, described: Described) -> list[Entry]:
         """The whole table."""
         assert isinstance(described.backbone, AnySwin)
-        return torchvision_swin_entries(described.backbone, described.task)
+        return torchvision_swin_entries(described.backbone, described.classifier)
 
     def derived(self, described: Described) -> list[Derived]:
         """Indices and offsets, which follow from the window."""
