@@ -45,7 +45,7 @@ from vitrail.nn.detection_encoder import CellLayer
 from vitrail.nn.encoder import EncoderBlock
 from vitrail.nn.pooling import AttentionPool
 from vitrail.nn.probe import AttentionWeights, Probe
-from vitrail.nn.query_decoder import QueryAttention, QueryLayer
+from vitrail.nn.query_decoder import QueryLayer
 from vitrail.nn.sequence_attention import SequenceAttention
 from vitrail.nn.soft_split import SoftSplit, TokenAttention, TokenBlock
 from vitrail.nn.windows import WindowAttention
@@ -61,7 +61,6 @@ AttentionModule = (
     | TokenAttention
     | AttentionPool
     | SequenceAttention
-    | QueryAttention
     | MemoryAttention
 )
 """Every kind of attention; each has a `probe`."""

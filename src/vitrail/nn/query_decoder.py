@@ -20,8 +20,7 @@ from torch.nn import functional as F
 
 from vitrail.nn.blocks import Mlp
 from vitrail.nn.boxes import refine
-from vitrail.nn.deformable import FeatureMemory, MemoryAttention
-from vitrail.nn.probe import Probe, SoftmaxWeights
+from vitrail.nn.deformable import DenseAttention, FeatureMemory, MemoryAttention
 from vitrail.types import Found
 
 FIRST_SIZE = 0.05
@@ -53,43 +52,6 @@ class MlpHead(nn.Module):
         return self.layers[-1](x)
 
 
-class QueryAttention(nn.Module):
-    """Queries attend to each other; positions are added to queries and keys, not to values.
-
-    Args:
-        dim: Width D.
-        heads: Number h of heads; must divide `dim`.
-    """
-
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        assert dim % heads == 0, f"width {dim} is not a multiple of {heads} heads"
-        self.heads = heads
-        self.q = nn.Linear(dim, dim)
-        self.k = nn.Linear(dim, dim)
-        self.v = nn.Linear(dim, dim)
-        self.proj = nn.Linear(dim, dim)
-        self.probe: Probe | None = None
-        for linear in (self.q, self.k, self.v, self.proj):
-            nn.init.xavier_uniform_(linear.weight)
-            nn.init.zeros_(linear.bias)
-
-    def forward(
-        self, queries: Float[Tensor, "B Q D"], places: Float[Tensor, "B Q D"]
-    ) -> Float[Tensor, "B Q D"]:
-        """Mix the queries of each image."""
-        placed = queries + places
-        q, k, v = (
-            linear(x).reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
-            for linear, x in ((self.q, placed), (self.k, placed), (self.v, queries))
-        )
-        scale = q.shape[-1] ** -0.5
-        joined = F.scaled_dot_product_attention(q, k, v, scale=scale)
-        if self.probe is not None:
-            self.probe(SoftmaxWeights(q, k, None, scale), v, joined)
-        return self.proj(joined.transpose(1, 2).flatten(2))
-
-
 class QueryLayer(nn.Module):
     """One decoder layer, norms after each residual sum.
 
@@ -102,7 +64,7 @@ class QueryLayer(nn.Module):
 
     def __init__(self, dim: int, heads: int, attention: MemoryAttention, hidden: int) -> None:
         super().__init__()
-        self.self_attn = QueryAttention(dim, heads)
+        self.self_attn = DenseAttention(dim, heads)
         self.norm1 = nn.LayerNorm(dim, eps=1e-5)
         self.cross_attn = attention
         self.norm2 = nn.LayerNorm(dim, eps=1e-5)
@@ -120,7 +82,8 @@ class QueryLayer(nn.Module):
         """One layer; queries of different groups do not see each other."""
         B, Q, D = queries.shape
         apart, place = (x.reshape(B * groups, Q // groups, D) for x in (queries, places))
-        told = self.self_attn(apart, place).reshape(B, Q, D)
+        others = FeatureMemory(apart, ((1, Q // groups),), places=place)
+        told = self.self_attn(apart + place, None, others).reshape(B, Q, D)
         queries = self.norm1(queries + told)
         queries = self.norm2(queries + self.cross_attn(queries + places, boxes, memory))
         return self.norm3(queries + self.mlp(queries))

@@ -146,7 +146,10 @@ class Detect(Task[Detections, list[Truth]]):
             DataError: the data have no boxes, or a class that the model does not know.
         """
         if not dataset.boxes:
-            raise DataError("the data has no boxes, which is what the model gives")
+            raise DataError(
+                "the data has no boxes, which is what the model gives; give COCO, VOC, YOLO, "
+                "or a CSV 'path,x1,y1,x2,y2,label'"
+            )
         index = class_index(self.config.classes, dataset.classes)
         return [_translate(target, index) for target in dataset.targets]
 
