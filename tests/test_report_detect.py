@@ -20,10 +20,11 @@ from vitrail.data.dataset import Dataset, Source
 from vitrail.evaluate import Evaluation
 from vitrail.metrics.detection import detection_metrics
 from vitrail.metrics.detection_confusion import confusion
+from vitrail.metrics.detection_pairs import judge
 from vitrail.predict import Row
 from vitrail.report import write_report
 from vitrail.report_answers import Shown, worst_answers, worst_misses
-from vitrail.report_judged import count_by_threshold, judge
+from vitrail.report_judged import count_by_threshold
 from vitrail.report_samples import augmented_views, label_names
 from vitrail.types import Box, Boxes, Detection, Skipped
 

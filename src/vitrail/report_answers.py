@@ -15,8 +15,9 @@ from PIL import Image
 from vitrail.data.dataset import Dataset
 from vitrail.errors import BadSampleError
 from vitrail.explain.objects import FoundObjects, alone, find_objects
+from vitrail.metrics.detection_pairs import Judged, overlaps
 from vitrail.model import Model
-from vitrail.report_judged import Judged, area_of, overlaps
+from vitrail.report_judged import area_of
 from vitrail.report_pictures import Mark, Picture, mark, marked, overlay, picture
 from vitrail.report_samples import as_pixels, percent
 from vitrail.types import Box, Boxes, Corners, Detection, Grid, Sample

@@ -10,10 +10,11 @@ from typing import Any, cast
 from vitrail.data.dataset import Source
 from vitrail.evaluate import Evaluation
 from vitrail.metrics.detection import ClassDetection, DetectionMetrics
+from vitrail.metrics.detection_pairs import Judged, judge
 from vitrail.model import Model
 from vitrail.report_answers import Shown, random_images, worst_answers, worst_misses
 from vitrail.report_figures import precision_recall_plot
-from vitrail.report_judged import Counts, Judged, area_of, count_by_threshold, judge
+from vitrail.report_judged import Counts, area_of, count_by_threshold
 from vitrail.tasks.detect import DetectConfig
 from vitrail.types import Box, Boxes, Detection
 
