@@ -160,7 +160,8 @@ def test_classes_that_a_file_knows_keep_their_rows(scoring: str) -> None:
     assert first.task.category_ids == (3, 7, 9)
     task = first.task.model_copy(update={"scoring": scoring})
     old = Model(first.model_copy(update={"task": task}))
-    new_config = run_model_config(recipe, source_of(("owl", "emu")), origin_of(old))
+    tuning = load_recipe("detect-fine-tune", [c for c in QUICK if "readout" not in c])
+    new_config = run_model_config(tuning, source_of(("owl", "emu")), origin_of(old))
     assert isinstance(new_config.task, DetectConfig)
     assert new_config.task.scoring == scoring
     assert new_config.task.category_ids is None
@@ -189,7 +190,8 @@ def test_the_size_follows_from_weights_or_the_recipe() -> None:
         update={"preprocess": Preprocess(resize=Fit(short=800, long=1333, multiple=1))}
     )
     origin = origin_of(Model(ModelConfig(**dict(fit))))
-    without = load_recipe("detect", [c for c in QUICK if "image_size" not in c])
+    own = [c for c in QUICK if "image_size" not in c and "readout" not in c]
+    without = load_recipe("detect-fine-tune", own)
     kept = run_model_config(without, source, origin).preprocess.resize
     assert kept == Fit(short=800, long=1333, multiple=32)
 
@@ -216,3 +218,17 @@ def test_weights_of_a_detector_go_on(tmp_path: Path) -> None:
     assert all(torch.equal(before[name], after[name]) for name in kept)
     moved = [n for n in before if n not in kept and not torch.equal(before[n], after[n])]
     assert moved
+
+
+def test_a_readout_beside_the_weights_of_a_detector_is_refused(tmp_path: Path) -> None:
+    """They bring their own; what a person asks for is never passed over in silence."""
+    data = write_boxes(tmp_path / "data")
+    first = quick(data, tmp_path / "first", "schedule.epochs=1")
+    with pytest.raises(ConfigError, match=r"detect\.readout: the weights are those of a detector"):
+        train(
+            str(data),
+            weights=str(first.model),
+            overrides=("detect.readout={depth=2}",),
+            out=tmp_path / "second",
+        )
+    assert not (tmp_path / "second").exists()

@@ -13,7 +13,6 @@ from torch import nn
 
 from vitrail.nn.blocks import Mlp
 from vitrail.nn.deformable import DenseAttention, FeatureMemory
-from vitrail.nn.encoder import SequenceActivation
 
 
 class CellLayer(nn.Module):
@@ -23,35 +22,22 @@ class CellLayer(nn.Module):
         dim: Width D.
         heads: Attention heads.
         hidden: Hidden width of the MLP.
-        activation: Its nonlinearity.
-        eps: LayerNorm epsilon.
-        dropout: Chance that a component of a branch is zeroed in training.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        heads: int,
-        hidden: int,
-        *,
-        activation: SequenceActivation = "relu",
-        eps: float = 1e-5,
-        dropout: float = 0.0,
-    ) -> None:
+    def __init__(self, dim: int, heads: int, hidden: int) -> None:
         super().__init__()
         self.attn = DenseAttention(dim, heads)
-        self.norm1 = nn.LayerNorm(dim, eps=eps)
-        self.mlp = Mlp(dim, hidden, activation=activation)
-        self.norm2 = nn.LayerNorm(dim, eps=eps)
-        self.dropout = nn.Dropout(dropout)
+        self.norm1 = nn.LayerNorm(dim, eps=1e-5)
+        self.mlp = Mlp(dim, hidden, activation="relu")
+        self.norm2 = nn.LayerNorm(dim, eps=1e-5)
 
     def forward(self, memory: FeatureMemory) -> FeatureMemory:
         """One layer; cells that show nothing of the image are not read."""
         tokens, places = memory.tokens, memory.places
         assert places is not None, "cells need to know where they stand"
         told = self.attn(tokens + places, None, memory)
-        tokens = self.norm1(tokens + self.dropout(told))
-        tokens = self.norm2(tokens + self.dropout(self.mlp(tokens)))
+        tokens = self.norm1(tokens + told)
+        tokens = self.norm2(tokens + self.mlp(tokens))
         return replace(memory, tokens=tokens)
 
 

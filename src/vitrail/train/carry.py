@@ -61,8 +61,6 @@ def keeps_head(old: TaskConfig | None, new: TaskConfig) -> bool:
         case TranscribeConfig(), TranscribeConfig():
             free = {"max_length", "beams"}
             return old.model_dump(exclude=free) == new.model_dump(exclude=free)
-        case DetectConfig(), DetectConfig():
-            return True
         case _:
             return False
 

@@ -23,6 +23,7 @@ from vitrail.model import Model, ModelConfig, model_config
 from vitrail.tasks import TaskConfig
 from vitrail.tasks.classify import ClassifyConfig
 from vitrail.tasks.detect import DetectConfig
+from vitrail.tasks.detectors import QueryReadout
 from vitrail.tasks.transcribe import MAX_LENGTH, TranscribeConfig
 from vitrail.train.carry import Carried, carry, keeps_head
 from vitrail.train.recipe import DetectRecipe, ModelRecipe, Recipe, TranscribeRecipe
@@ -242,6 +243,11 @@ def _task_config(recipe: Recipe, source: Source, old: TaskConfig | None) -> Task
 def _detect_config(recipe: Recipe, train: Dataset, old: TaskConfig | None) -> DetectConfig:
     own = {"classes": train.classes, "category_ids": train.category_ids}
     if isinstance(old, DetectConfig):
+        if recipe.detect is not None and recipe.detect.readout != QueryReadout():
+            raise ConfigError(
+                "detect.readout: the weights are those of a detector and bring their own; leave "
+                "its keys away, or take --recipe detect-fine-tune"
+            )
         return build(DetectConfig, old.model_dump(mode="json") | own, source="detect")
     wanted = recipe.detect or DetectRecipe()
     return build(DetectConfig, {"readout": wanted.readout.model_dump(), **own}, source="detect")
