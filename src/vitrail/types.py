@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int16, UInt8
 from torch import Tensor
 
 Grid = tuple[int, int]
@@ -52,9 +52,35 @@ class Boxes:
     size: Grid | None = None
 
 
-Target = int | tuple[int, ...] | str | Boxes | None
+VOID = -1
+"""Label of a segment whose pixels are not judged: nobody knows what they show."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """Which pixels of an image show what: classes, objects, or both.
+
+    Attributes:
+        ids: At each pixel the number of its segment, counted from 1; 0 where there is none, which
+            is background. Objects that overlap lie on several layers.
+        labels: Class of each segment, or `VOID`.
+        crowds: Whether each stands for many objects that nobody told apart (COCO `iscrowd`);
+            empty where none does.
+    """
+
+    ids: Int16[Tensor, "L H W"]
+    labels: tuple[int, ...]
+    crowds: tuple[bool, ...] = ()
+
+    @property
+    def size(self) -> Grid:
+        """Height and width of the image."""
+        return self.ids.shape[1], self.ids.shape[2]
+
+
+Target = int | tuple[int, ...] | str | Boxes | Segments | None
 """A class index, the sorted indices of a multi-label sample, the text of an image to transcribe,
-the objects of an image, or None where nothing is known."""
+the objects of an image, its segments, or None where nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +106,7 @@ class View:
 
     Attributes:
         image: Pixels, RGB, 0 to 255.
-        target: The label; boxes are in pixels of this view.
+        target: The label; boxes and segments are in pixels of this view.
         extent: Rows and columns, from the upper left, that show the image; what is right of and
             below them was filled up. None where nothing was.
     """
@@ -131,6 +157,7 @@ class Features:
         queries: Tokens that were given to find one object each, where it has them (YOLOS).
         pixel_mask: True where a pixel shows the image, False where it was filled up; None where
             no image of the batch was.
+        images: The normalised images, for heads that look at details which no map has.
     """
 
     maps: tuple[Float[Tensor, "B _C _H _W"], ...]
@@ -139,6 +166,7 @@ class Features:
     distilled: Float[Tensor, "B D"] | None = None
     queries: Float[Tensor, "B Q D"] | None = None
     pixel_mask: Bool[Tensor, "B H W"] | None = None
+    images: Float[Tensor, "B 3 H W"] | None = None
 
 
 class Found(NamedTuple):
@@ -169,6 +197,53 @@ class Detections(NamedTuple):
     boxes: Float[Tensor, "B Q 4"]
     earlier: tuple[Found, ...] = ()
     proposals: Found | None = None
+
+
+class PixelLogits(NamedTuple):
+    """Raw output of a model that tells the class of every pixel.
+
+    Attributes:
+        logits: One a class at each cell of a map that covers the image. Where there is a
+            background its logit is 0, so that one class alone is a sigmoid.
+    """
+
+    logits: Float[Tensor, "B C _H _W"]
+
+
+class MaskQueries(NamedTuple):
+    """Raw output of a model whose queries each tell a segment.
+
+    Attributes:
+        logits: Class of each query; with a softmax the last is "no segment".
+        masks: Logit of each query at each cell of a map that covers the image.
+        boxes: As in `Found`, where queries know them.
+        earlier: While training, of the layers before.
+    """
+
+    logits: Float[Tensor, "B Q C"]
+    masks: Float[Tensor, "B Q _H _W"]
+    boxes: Float[Tensor, "B Q 4"] | None = None
+    earlier: tuple[MaskQueries, ...] = ()
+
+
+class MaskVectors(NamedTuple):
+    """What masks follow from while training, when most queries have none to learn.
+
+    Attributes:
+        found: Classes and boxes of the queries after each layer, first layer first.
+        vectors: After each layer, what is compared with every pixel.
+        places: After each layer, boxes as shares of the whole view, with what was filled up.
+        pixels: The embedding of pixels.
+        foreground: Logit of each cell to be of any segment, which all masks share.
+        proposals: As in `Detections`.
+    """
+
+    found: tuple[Found, ...]
+    vectors: tuple[Float[Tensor, "B Q _E"], ...]
+    places: tuple[Float[Tensor, "B Q 4"], ...]
+    pixels: Float[Tensor, "B _P _H _W"]
+    foreground: Float[Tensor, "B 1 _H _W"]
+    proposals: Found | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,4 +292,38 @@ class Detection:
     queries: tuple[int, ...] = ()
 
 
-Prediction = Classification | Transcription | Detection
+@dataclass(frozen=True, slots=True)
+class Region:
+    """One segment of an answer.
+
+    Attributes:
+        label: Name of its class.
+        score: How sure the model is, 0 to 1; of a class, the mean over its pixels.
+        rle: Its pixels, as COCO's compressed run lengths (pycocotools `counts`).
+        query: The query that told it; None where classes are told pixel by pixel.
+    """
+
+    label: str
+    score: float
+    rle: bytes
+    query: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Segmentation:
+    """The segments of one image.
+
+    Attributes:
+        size: Height and width of the original upright image, in whose pixels regions are.
+        regions: Of classes one each, in the order of the classes; of objects the surest first.
+            Objects may overlap, other regions do not.
+        confidence: Probability of foreground at each pixel in steps of 1/255, rows packed by
+            zlib, where there is one class and a background; else None.
+    """
+
+    size: Grid
+    regions: tuple[Region, ...]
+    confidence: bytes | None = None
+
+
+Prediction = Classification | Transcription | Detection | Segmentation

@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from mask_formats import SCENES, Scene, write_indices
 from vitrail.data.check import Report, check
-from vitrail.data.class_balance import MIN_SAMPLES
+from vitrail.data.class_balance import MIN_SAMPLES, label_names
 from vitrail.data.dataset import Dataset, Source
 from vitrail.data.findings import SHOWN, Finding
-from vitrail.data.open import open_source
+from vitrail.data.open import open_labelled, open_source
 from vitrail.errors import BadSampleError
 from vitrail.types import Sample, Target
 
@@ -342,3 +343,15 @@ def test_no_duplicate_crosses_a_seeded_split(shared_data: Path, seed: int) -> No
 def test_the_photos_are_fit(shared_data: Path) -> None:
     report = check(open_source(str(shared_data / "flowers")))
     assert report.findings == report.notes == ()
+
+
+def test_masks_are_looked_at(tmp_path: Path) -> None:
+    """One that cannot be drawn is a finding, and none is a crash."""
+    scenes = [Scene(f"{i}{s.stem}", s.size, s.objects) for i in range(4) for s in SCENES]
+    write_indices(tmp_path, scenes)
+    (tmp_path / "masks" / "1one.png").write_bytes(b"x")
+    report = check(open_source(str(tmp_path)))
+    (found,) = [one for one in report.findings if one.kind == "unreadable"]
+    assert "masks/1one.png" in found.samples[0].note
+    names = label_names(open_labelled(str(tmp_path)).targets[0], ("field", "road", "house"))
+    assert names == ("1 field", "1 road")

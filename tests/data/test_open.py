@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mask_formats import SCENES, write_indices
+from vitrail.data.dataset import Subset
 from vitrail.data.open import fingerprint, open_labelled, open_source
+from vitrail.data.recognise import recognise
 from vitrail.data.split import duplicate_groups
 from vitrail.errors import DataError
+from vitrail.types import Boxes, Segments
 
 
 def photos(root: Path, *folders: str, count: int = 10) -> Path:
@@ -152,6 +156,44 @@ def test_planted_is_built_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         open_source("./planted")
 
 
+def test_generated_data_with_masks() -> None:
+    masked = recognise("shapes", "segment").dataset
+    boxed = recognise("shapes").dataset
+    assert (masked.segments, masked.boxes, boxed.boxes) == ("instance", False, True)
+    assert masked.classes == boxed.classes
+    for index in (0, 4_100):
+        found, boxes = masked.targets[index], boxed.targets[index]
+        assert isinstance(found, Segments)
+        assert isinstance(boxes, Boxes)
+        assert found.labels == tuple(box.label for box in boxes.items)
+        areas = [int((found.ids == number + 1).sum()) for number in range(len(found.labels))]
+        assert areas == [box.area for box in boxes.items]
+        sample = masked.read(index)
+        assert isinstance(sample.target, Segments)
+        assert sample.image.equal(boxed.read(index).image)
+    assert fingerprint(Subset(masked, range(5))) != fingerprint(Subset(masked, range(1, 6)))
+    assert fingerprint(Subset(masked, range(5))) != fingerprint(Subset(boxed, range(5)))
+    roads = recognise("roads").dataset
+    assert roads.segments == "semantic"
+    assert fingerprint(Subset(roads, range(2))) == fingerprint(Subset(roads, range(2)))
+
+
+def test_masks_are_for_segmentation(tmp_path: Path) -> None:
+    write_indices(tmp_path)
+    assert open_labelled(str(tmp_path)).segments == "semantic"
+    assert open_labelled(str(tmp_path), task="segment").segments == "semantic"
+    assert open_labelled(str(tmp_path), task="classify").classes == ("images", "masks")
+    write_indices(tmp_path / "two", SCENES[:2])
+    with pytest.raises(DataError, match="for a val part; give some more of every class"):
+        open_source(str(tmp_path / "two"))
+
+
+def test_images_without_masks(tmp_path: Path) -> None:
+    photos(tmp_path, "images")
+    with pytest.raises(DataError, match="images, but no masks; put these into a folder 'masks'"):
+        open_source(str(tmp_path), task="segment")
+
+
 def test_digits_are_built_in() -> None:
     source = open_source("digits")
     assert source.format == "built-in"
@@ -203,7 +245,7 @@ def test_the_fingerprint_names_the_data(tmp_path: Path) -> None:
         (["a/1.jpg"], "no/such", "no such file or folder"),
         ([], "flowers", "empty"),
         (["a/1.jpg", "a/2.jpg"], "flowers", "only one class \\('a'\\)"),
-        (["1.jpg", "2.jpg"], "flowers", "2 images, but no class folders"),
+        (["1.jpg", "2.jpg"], "flowers", "2 images, but no class folders.* and no masks"),
         (["train/1.jpg", "val/2.jpg"], "flowers", "2 images, but no class folders"),
         (["a.txt", "b.pdf"], "flowers", "no images among 2 files"),
         (["val/a/1.jpg", "val/b/1.jpg"], "flowers", "has val, but no train"),

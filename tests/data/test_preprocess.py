@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +15,19 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from vitrail.data.augment import Augment, AugmentConfig
-from vitrail.data.preprocess import HALF, CenterCrop, Line, Preprocess, Squash, TokenBudget
+from vitrail.data.preprocess import (
+    ALIGNED,
+    HALF,
+    CenterCrop,
+    Fit,
+    Line,
+    Preprocess,
+    Squash,
+    Tiles,
+    TokenBudget,
+    tile_starts,
+)
+from vitrail.types import VOID, Sample, Segments
 
 SIDES = st.integers(1, 700)
 
@@ -173,3 +188,83 @@ def test_a_hair_is_no_line() -> None:
     image = torch.zeros(3, 1, 30_000, dtype=torch.uint8)
     assert preprocess.prepare(image).shape == (3, 8, 16 * 16)
     assert preprocess.output_size(1, 30_000) == (8, 16 * 16)
+
+
+BLOCK = 6
+"""Side of a field of the checkerboard."""
+
+
+def chequered(height: int, width: int) -> Sample:
+    """White fields are segment 1, of class 3."""
+    ys, xs = np.mgrid[:height, :width] // BLOCK
+    white = (ys + xs) % 2 == 0
+    pixels = np.repeat(white[:, :, None], 3, axis=2).astype(np.uint8) * 255
+    ids = torch.from_numpy(white[None].astype(np.int16))
+    return Sample("board", torch.from_numpy(pixels).permute(2, 0, 1), Segments(ids, (3,)))
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Squash(size=(96, 120)),
+        Squash(size=(301, 199)),
+        Fit(short=90, long=200, multiple=32),
+        Tiles(size=(64, 64)),
+        Tiles(size=(160, 256), scale=1.3),
+        Tiles(size=(32, 32), scale=0.55),
+        TokenBudget(patch=16, tokens=80),
+    ],
+)
+def test_masks_do_not_shift_against_their_image(rule: Any, interpolation: Any) -> None:
+    view = Preprocess(resize=rule, interpolation=interpolation).view(chequered(132, 150))
+    segments = view.target
+    assert isinstance(segments, Segments)
+    assert segments.size == view.image.shape[1:]
+    rows, columns = view.extent or segments.size
+    white, mask = view.image[0, :rows, :columns] >= 128, segments.ids[0, :rows, :columns] == 1
+    # Where a border lies on the middle of a pixel, either is right; a shift by a pixel would move
+    # a whole row a field.
+    wrong = (white != mask).float().mean()
+    shifted = torch.stack(
+        [(white != mask.roll(s, d)).float().mean() for s in (-1, 1) for d in (0, 1)]
+    )
+    assert wrong < 0.25 * shifted.min()
+
+
+@pytest.mark.parametrize("rule", [Fit(short=40, long=90, multiple=32), Tiles(size=(64, 96))])
+def test_filled_parts_are_void(rule: Any) -> None:
+    view = Preprocess(resize=rule).view(chequered(40, 70))
+    segments = view.target
+    assert isinstance(segments, Segments)
+    assert segments.labels == (3, VOID)
+    assert view.extent == (40, 70)
+    void = segments.ids[0] == 2
+    assert not void[:40, :70].any()
+    assert void[40:].all()
+    assert void[:, 70:].all()
+    assert not view.image[:, 40:].any()
+
+
+def test_tiles_keep_the_scale_of_the_image() -> None:
+    rule = Tiles(size=(64, 64))
+    image = picture(100, 80)
+    assert torch.equal(Preprocess(resize=rule).prepare(image), image)
+    assert Preprocess(resize=rule).prepare(picture(100, 30)).shape == (3, 100, 64)
+    assert Preprocess(resize=rule).prepare(picture(10, 20)).shape == (3, 64, 64)
+    assert Tiles(size=(64, 64), scale=0.5).resized(100, 81) == (50, 40)
+
+
+@given(length=st.integers(1, 3000), side=st.integers(1, 700), overlap=st.floats(0, 0.75))
+def test_tiles_cover_a_length_evenly_and_overlap(length: int, side: int, overlap: float) -> None:
+    starts = tile_starts(length, side, overlap)
+    assert starts[0] == 0
+    assert starts[-1] == max(0, length - side)
+    steps = np.diff(starts)
+    if len(steps):
+        assert steps.max() <= side
+        assert steps.max() - steps.min() <= 2 * ALIGNED
+        assert steps.max() <= math.ceil(side * (1 - overlap)) + ALIGNED
+        if side * overlap >= ALIGNED:
+            assert all(start % ALIGNED == 0 for start in starts[:-1])
+    assert Tiles(size=(side, 5), overlap=overlap).starts(length, 5) == (starts, [0])

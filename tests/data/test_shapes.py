@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vitrail.data.open import open_source
 from vitrail.data.shapes import (
     _KINDS,
     CLASSES,
@@ -15,13 +16,14 @@ from vitrail.data.shapes import (
     SEEN,
     SIDE,
     SIZES,
+    ShapeMasks,
     Shapes,
     _colours,
     _Scene,
     _shape,
     named,
 )
-from vitrail.types import Boxes
+from vitrail.types import Boxes, Segments
 
 SMALL = {"train": 60, "val": 20, "test": 30}
 DATA = Shapes(sizes=SMALL)
@@ -177,3 +179,24 @@ def test_colours() -> None:
     assert (colours.max(axis=1) >= 190).all()
     assert (colours.min(axis=1) <= 60).all()
     assert np.bincount(colours.argmax(axis=1)).min() > 100, "no hue is rare"
+
+
+def test_opening_draws_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    scene = Shapes.scene
+
+    def counted(self: Shapes, index: int) -> object:
+        drawn.append(index)
+        return scene(self, index)
+
+    monkeypatch.setattr(Shapes, "scene", counted)
+    source = open_source("shapes", task="segment")
+    assert drawn == []
+    other = ShapeMasks(Shapes(sizes=SMALL, seed=1))
+    assert len({ShapeMasks(DATA).digest(0), ShapeMasks(DATA).digest(1), other.digest(0)}) == 3
+    target = source.splits["val"].targets[3]
+    assert drawn == [4_003]
+    boxes = open_source("shapes", task="detect").splits["val"].targets[3]
+    assert isinstance(target, Segments)
+    assert isinstance(boxes, Boxes)
+    assert target.labels == tuple(box.label for box in boxes.items)

@@ -46,7 +46,7 @@ def box_findings(source: Source, seen: Sequence[Seen]) -> Iterable[Finding]:
     yield from _tiny(images)
     yield from _huge(images)
     yield from _wrong_sizes(source, seen)
-    yield from _similar_names(parts[0].classes)
+    yield from similar_names(parts[0].classes)
     for files in _files(parts):
         yield from _file_findings(files)
 
@@ -133,7 +133,8 @@ def _wrong_sizes(source: Source, seen: Sequence[Seen]) -> Iterable[Finding]:
     )
 
 
-def _similar_names(classes: Sequence[str]) -> Iterable[Finding]:
+def similar_names(classes: Sequence[str]) -> Iterable[Finding]:
+    """Names that differ in case and spaces alone."""
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for name in classes:
         groups["".join(name.casefold().split())].append(name)

@@ -21,6 +21,9 @@ Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Span = tuple[int, int]
 """Start and length."""
+OFF = 0.15
+"""Share of a view by which its middle is away from its ends: turned by any angle, a square view
+shows the middle still."""
 
 
 class ScaleJitter(Config):
@@ -81,13 +84,14 @@ def window(
         case NoGeometry():
             return _zoomed(boxes, evaluated, size, 1.0, rng)
         case ScaleJitter(scale=scale):
-            return _zoomed(boxes, evaluated, size, _between(scale, rng.random()), rng)
+            return _zoomed(boxes, evaluated, size, between(scale, rng.random()), rng)
         case BoxCrop() as crop:
             source = _crop(crop, boxes, evaluated, size, rng)
             return Window(source, Rectangle(0, 0, *size))
 
 
-def _between(limits: tuple[float, float], draw: float) -> float:
+def between(limits: tuple[float, float], draw: float) -> float:
+    """A number whose logarithm is uniform between those of the limits, if the draw is in 0 to 1."""
     return limits[0] * (limits[1] / limits[0]) ** draw
 
 
@@ -96,13 +100,15 @@ def _zoomed(
 ) -> Window:
     height, width = _size(boxes)
     down, across = rng.random(2).tolist()
-    rows = _along(height, zoom * evaluated[0], size[0], down)
-    columns = _along(width, zoom * evaluated[1], size[1], across)
+    rows = along(height, zoom * evaluated[0], size[0], down)
+    columns = along(width, zoom * evaluated[1], size[1], across)
     source, place = zip(rows, columns, strict=True)
     return Window(_rectangle(*source), _rectangle(*place))
 
 
-def _along(side: int, long: float, shown: int, draw: float) -> tuple[Span, Span]:
+def along(
+    side: int, long: float, shown: int, draw: float, middle: float | None = None
+) -> tuple[Span, Span]:
     """What is taken from one side of the image, and where it is laid along that of the view.
 
     Args:
@@ -110,10 +116,12 @@ def _along(side: int, long: float, shown: int, draw: float) -> tuple[Span, Span]
         long: Its length after the zoom.
         shown: Length of the view.
         draw: Where to cut or to lay, 0 to 1.
+        middle: A place of the image that is to lie in the middle of the view, `OFF` from its ends
+            unless the image ends before.
     """
     if long >= shown:
         length = max(1, round(side * shown / long))
-        return (int(draw * (side - length + 1)), length), (0, shown)
+        return (_around(middle, length, side, draw, OFF * length), length), (0, shown)
     length = max(1, round(long))
     return (0, side), (int(draw * (shown - length + 1)), length)
 
@@ -125,7 +133,7 @@ def _crop(
     sides = _size(boxes)
     share, ratio, down, across = rng.random(4).tolist()
     area = crop.area[0] + share * (crop.area[1] - crop.area[0])
-    stretch = _between(crop.ratio, ratio)
+    stretch = between(crop.ratio, ratio)
     # The largest rectangle that has the shape of the view, as evaluation would show it.
     zoom = [shown / whole for shown, whole in zip(size, evaluated, strict=True)]
     shape = [side * factor / max(zoom) for side, factor in zip(sides, zoom, strict=True)]
@@ -150,11 +158,14 @@ def _centre(boxes: Boxes, rng: np.random.Generator) -> tuple[float, float] | tup
     return (y1 + y2) / 2, (x1 + x2) / 2
 
 
-def _around(centre: float | None, length: int, side: int, draw: float) -> int:
+def _around(centre: float | None, length: int, side: int, draw: float, margin: float = 0.0) -> int:
     """Where a stretch of this length begins that lies within the side and holds the centre."""
     first, last = 0, side - length
     if centre is not None:
-        first, last = max(first, math.ceil(centre) - length), min(last, math.floor(centre))
+        first, last = (
+            min(last, max(first, math.ceil(centre + margin) - length)),
+            max(first, min(last, math.floor(centre - margin))),
+        )
     return first + int(draw * (last - first + 1))
 
 

@@ -22,7 +22,7 @@ def buckets_of(dataset: Dataset, preprocess: Preprocess) -> tuple[Grid, ...]:
 
 
 def _bucket(dataset: Dataset, index: int, preprocess: Preprocess) -> Grid:
-    target = dataset.targets[index]
+    target = dataset.targets[index] if dataset.boxes else None  # masks would have to be read
     size = target.size if isinstance(target, Boxes) else None
     if size is None:
         try:

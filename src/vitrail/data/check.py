@@ -13,6 +13,7 @@ from vitrail.data.class_balance import SplitCounts, class_counts, class_findings
 from vitrail.data.dataset import Dataset, Source
 from vitrail.data.duplicates import MIN_SIDE, perceptual_hash
 from vitrail.data.findings import (
+    Fault,
     Finding,
     Seen,
     duplicates,
@@ -21,9 +22,13 @@ from vitrail.data.findings import (
     odd_sizes,
     unreadable,
 )
+from vitrail.data.mask_facts import mask_facts
+from vitrail.data.mask_findings import mask_counts, mask_findings, things_of
+from vitrail.data.segments import MaskSizeError, MaskValueError
 from vitrail.data.workers import Threads, run
 from vitrail.errors import BadSampleError
 from vitrail.machine import usable_cores
+from vitrail.types import Segments
 
 _THREADS = 8  # more of them only wait for each other
 _CHUNK = 16
@@ -37,7 +42,7 @@ class Report(Config):
         reason: Why.
         published: The splits that the data brought; the others are cut by the seed.
         counts: Sizes by the name of the split.
-        findings: What is wrong, errors first; empty for data that are fit.
+        findings: What is wrong, errors first; nothing but `info` for data that are fit.
         notes: What was not looked at, and why.
     """
 
@@ -57,12 +62,17 @@ def check(source: Source, *, progress: Callable[[int, int], None] | None = None)
         progress: Called from this thread with the number of samples done and of all samples.
 
     Returns:
-        What was found. Data without findings are fit for training.
+        What was found. Data without errors and warnings are fit for training.
     """
     text = source.splits["train"].text
     seen = _look(source, progress)
     readable = [sample for sample in seen if sample.error is None]
-    counts = {name: class_counts(dataset) for name, dataset in source.splits.items()}
+    counts = {
+        name: mask_counts(dataset, [sample for sample in readable if sample.split == name])
+        if dataset.segments
+        else class_counts(dataset)
+        for name, dataset in source.splits.items()
+    }
     findings = [
         *unreadable(seen),
         *duplicates(readable),
@@ -70,8 +80,9 @@ def check(source: Source, *, progress: Callable[[int, int], None] | None = None)
         *odd_sizes(readable, text=text),
         *class_findings(counts),
         *(box_findings(source, readable) if source.splits["train"].boxes else ()),
+        *(mask_findings(source, seen, counts) if source.splits["train"].segments else ()),
     ]
-    findings.sort(key=lambda finding: finding.severity != "error")
+    findings.sort(key=lambda finding: ("error", "warning", "info").index(finding.severity))
     return Report(
         format=source.format,
         reason=source.reason,
@@ -103,15 +114,29 @@ def _look_at_chunk(job: tuple[str, Dataset, range], stop: threading.Event) -> li
 
 
 def _look_at(split: str, dataset: Dataset, index: int) -> Seen:
-    name, labels = dataset.ids[index], label_names(dataset.targets[index], dataset.classes)
+    name, labels = dataset.ids[index], None
     try:
-        image = dataset.read(index).image
+        if dataset.segments is None:
+            labels = label_names(dataset.targets[index], dataset.classes)
+        sample = dataset.read(index)
         digest = hashlib.sha256(dataset.read_bytes(index)).digest()
     except BadSampleError as error:
-        return Seen(name, split, labels, str(error))
-    height, width = image.shape[1:]
-    looks = None if dataset.text else perceptual_hash(image)
-    return Seen(name, split, labels, None, digest, looks, (height, width))
+        return Seen(name, split, labels, str(error), _fault(error))
+    mask = None
+    if isinstance(sample.target, Segments):  # read once, with its image
+        labels = label_names(sample.target, dataset.classes)
+        mask = mask_facts(sample.target, things_of(dataset))
+    looks = None if dataset.text else perceptual_hash(sample.image)
+    height, width = sample.image.shape[1:]
+    return Seen(
+        name, split, labels, None, digest=digest, looks=looks, size=(height, width), mask=mask
+    )
+
+
+def _fault(error: BadSampleError) -> Fault:
+    if isinstance(error, MaskSizeError):
+        return "wrong-size"
+    return "unknown-value" if isinstance(error, MaskValueError) else "unreadable"
 
 
 def _notes(seen: Sequence[Seen], *, text: bool) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from pydantic import Field
 from vitrail.config import Config
 from vitrail.data.dataset import Dataset
 from vitrail.data.findings import Example, Finding, finding, many
-from vitrail.types import Boxes, Target
+from vitrail.types import VOID, Boxes, Segments, Target
 
 MAX_IMBALANCE = 10
 """Training samples of the largest class over those of the smallest above which it is a finding."""
@@ -25,21 +25,25 @@ class SplitCounts(Config):
     Attributes:
         samples: Samples, readable or not.
         classes: Samples of every class, the empty ones too; a multi-label sample counts in each.
-            Of texts: how often every symbol occurs. Of boxes: images that show it.
-        objects: Objects of every class, without crowds; empty where targets are no boxes.
+            Of texts: how often every symbol occurs. Of boxes and masks: images that show it.
+        objects: Objects of every class, without crowds; empty where targets are no objects.
         lengths: How many texts have each number of symbols; empty where targets are no texts.
+        pixels: Of every class; empty where targets are no masks.
+        judged: Pixels of masks that are not void.
     """
 
     samples: int
     classes: dict[str, int]
     objects: dict[str, int] = Field(default_factory=dict[str, int])
     lengths: dict[int, int] = Field(default_factory=dict[int, int])
+    pixels: dict[str, int] = Field(default_factory=dict[str, int])
+    judged: int = 0
 
 
 def label_names(target: Target, classes: Sequence[str]) -> tuple[str, ...] | None:
     """The names of a target's classes, or the text it is; None for a sample without a label.
 
-    Of boxes: how many of each class, `12 RBC`, in the order of their names.
+    Of boxes and segments: how many of each class, `12 RBC`, in the order of their names.
     """
     if target is None:
         return None
@@ -48,6 +52,9 @@ def label_names(target: Target, classes: Sequence[str]) -> tuple[str, ...] | Non
         return tuple(f"{count} {name}" for name, count in sorted(counts.items()))
     if isinstance(target, str):
         return (target,)
+    if isinstance(target, Segments):
+        counts = Counter(classes[label] for label in target.labels if label != VOID)
+        return tuple(f"{count} {name}" for name, count in sorted(counts.items()))
     return tuple(classes[i] for i in (target if isinstance(target, tuple) else (target,)))
 
 
@@ -78,6 +85,8 @@ def class_counts(dataset: Dataset) -> SplitCounts:
             classes={name: images[name] for name in dataset.classes},
             objects={name: objects[name] for name in dataset.classes},
         )
+    if dataset.segments:
+        return SplitCounts(samples=len(dataset), classes={})  # nobody knows before they are drawn
     found = Counter(
         name for target in dataset.targets for name in label_names(target, dataset.classes) or ()
     )
@@ -89,7 +98,7 @@ def class_counts(dataset: Dataset) -> SplitCounts:
 def class_findings(counts: Mapping[str, SplitCounts]) -> Iterable[Finding]:
     """Findings about classes or symbols, from the sizes of the splits."""
     text = any(split.lengths for split in counts.values())
-    boxes = any(split.objects for split in counts.values())
+    scenes = any(split.objects or split.pixels for split in counts.values())
     noun = "symbol" if text else "class"
     splits = {name: split.classes for name, split in counts.items() if split.samples}
     names = list(dict.fromkeys(name for split in splits.values() for name in split))
@@ -97,7 +106,7 @@ def class_findings(counts: Mapping[str, SplitCounts]) -> Iterable[Finding]:
     empty = [Example(ids=(), note=name) for name in names if not homes[name]]
     yield from finding(
         "empty-class",
-        "warning" if boxes else "error",  # COCO's list is kept where a few of its classes are used
+        "warning" if scenes else "error",  # COCO's list is kept where a few of its classes are used
         f"{many(len(empty), noun)} without any sample: add images or remove the class.",
         empty,
     )
@@ -114,6 +123,18 @@ def class_findings(counts: Mapping[str, SplitCounts]) -> Iterable[Finding]:
         "measured: add images of it to the other splits.",
         alone,
     )
+    elsewhere = [
+        Example(ids=(), note=f"{name} (in {' and '.join(homes[name])})")
+        for name in names
+        if len(homes[name]) > 1 and "train" not in homes[name]
+    ]
+    yield from finding(
+        "not-in-train",
+        "error",
+        f"{many(len(elsewhere), noun)} that train does not show, so that nobody learns what is "
+        "measured: add images of it to train, or cut with another --seed.",
+        elsewhere,
+    )
     train = {name: n for name, n in splits.get("train", {}).items() if n}
     few = [
         Example(ids=(), note=f"{name} ({many(n, 'training sample')})")
@@ -127,8 +148,8 @@ def class_findings(counts: Mapping[str, SplitCounts]) -> Iterable[Finding]:
         f"add images{'' if text else ' or merge classes'}.",
         few,
     )
-    # Neither symbols of a language nor objects in scenes are ever balanced.
-    if not boxes:
+    # Neither symbols of a language nor what scenes show is ever balanced.
+    if not scenes:
         yield from _long_texts(counts) if text else _imbalance(train)
 
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, overload
 
 from vitrail.types import Sample, Skipped, Target
+
+SegmentKind = Literal["semantic", "instance", "panoptic"]
 
 
 class Dataset(ABC):
@@ -21,6 +24,12 @@ class Dataset(ABC):
         multilabel: Whether a target is a set of classes (a sorted tuple of indices).
         text: Whether targets are texts; `classes` is then the alphabet, one character each.
         boxes: Whether targets are `Boxes`.
+        segments: Whether targets are `Segments`, and what these are: one a class (`semantic`), one
+            an object that may overlap others (`instance`), or one a class or object, which cover
+            the image without overlap (`panoptic`). Such targets are read from their files when
+            they are asked for.
+        background: Whether a pixel in no segment is background; else it belongs to a `VOID` one.
+        things: Of panoptic data, whether the segments of each class are objects (or stuff: sky).
         category_ids: What the source calls each class by number (COCO `category_id`, with gaps, or
             the line of a YOLO file), in the order of `classes`; None where it has names only.
         image_ids: What the source calls each image by number (COCO), one a sample; None where it
@@ -35,6 +44,9 @@ class Dataset(ABC):
     multilabel: bool
     text: bool = False
     boxes: bool = False
+    segments: SegmentKind | None = None
+    background: bool = True
+    things: tuple[bool, ...] | None = None
     category_ids: tuple[int, ...] | None = None
     image_ids: Sequence[int] | None = None
     dropped: Sequence[Skipped] = ()
@@ -62,6 +74,27 @@ class Dataset(ABC):
         return len(self.read_bytes(index))
 
 
+class Picked(Sequence[Target]):
+    """Some targets of another data set, read when they are asked for."""
+
+    def __init__(self, targets: Sequence[Target], indices: Sequence[int]) -> None:
+        self._targets, self._indices = targets, indices
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, index: int) -> Target: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Target]: ...
+    def __getitem__(self, index: int | slice) -> Target | Sequence[Target]:
+        """One of them, or some."""
+        if isinstance(index, slice):
+            return Picked(self._targets, self._indices[index])
+        return self._targets[self._indices[index]]
+
+
 class Subset(Dataset):
     """Some samples of another data set, in the order given."""
 
@@ -72,9 +105,11 @@ class Subset(Dataset):
         self.multilabel = dataset.multilabel
         self.text = dataset.text
         self.boxes = dataset.boxes
+        self.segments, self.background = dataset.segments, dataset.background
+        self.things = dataset.things
         self.category_ids = dataset.category_ids
         self.ids = [dataset.ids[i] for i in self.indices]
-        self.targets = [dataset.targets[i] for i in self.indices]
+        self.targets = Picked(dataset.targets, self.indices)
         if dataset.image_ids is not None:
             self.image_ids = [dataset.image_ids[i] for i in self.indices]
         own = set(self.ids)

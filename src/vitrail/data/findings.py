@@ -12,6 +12,7 @@ from typing import Literal
 
 from vitrail.config import Config
 from vitrail.data.duplicates import NEAR, exact_groups, near_groups
+from vitrail.data.mask_facts import MaskFacts
 
 Kind = Literal[
     "unreadable",
@@ -35,7 +36,25 @@ Kind = Literal[
     "similar-names",
     "unlabelled-image",
     "label-without-image",
+    "not-in-train",
+    "unknown-value",
+    "no-foreground",
+    "empty-mask",
+    "void-mask",
+    "repeated-mask",
+    "unusable-object",
+    "tiny-object",
+    "repeated-object",
+    "many-parts",
+    "overlap",
+    "speck",
+    "rare-class",
 ]
+
+Severity = Literal["error", "warning", "info"]
+
+Fault = Literal["unreadable", "wrong-size", "unknown-value"]
+"""Why a sample cannot be used."""
 
 MAX_ASPECT = 5.0
 """Longer side over shorter side above which an image is odd; a row of text may be of any length."""
@@ -72,14 +91,15 @@ class Finding(Config):
 
     Attributes:
         kind: What it is, as a fixed word.
-        severity: `error` makes training or its metrics wrong, `warning` makes them worse.
+        severity: `error` makes training or its metrics wrong, `warning` makes them worse, `info`
+            is no fault by itself.
         message: One sentence with the way out.
         count: How many cases there are.
         samples: The first cases, at most `SHOWN`.
     """
 
     kind: Kind
-    severity: Literal["error", "warning"]
+    severity: Severity
     message: str
     count: int
     samples: tuple[Example, ...]
@@ -93,13 +113,15 @@ class Seen:
     split: str
     labels: tuple[str, ...] | None
     error: str | None
+    fault: Fault = "unreadable"
     digest: bytes | None = None
     looks: int | None = None
     size: tuple[int, int] = (0, 0)
+    mask: MaskFacts | None = None
 
 
 def finding(
-    kind: Kind, severity: Literal["error", "warning"], message: str, examples: Sequence[Example]
+    kind: Kind, severity: Severity, message: str, examples: Sequence[Example]
 ) -> Iterable[Finding]:
     """One finding over these cases, or nothing where there are none."""
     if examples:
@@ -112,9 +134,16 @@ def finding(
         )
 
 
+def faulty(seen: Sequence[Seen], fault: Fault) -> list[Example]:
+    """The samples that cannot be used for one reason, each with what was said."""
+    return [
+        Example(ids=(s.id,), note=s.error) for s in seen if s.error is not None and s.fault == fault
+    ]
+
+
 def unreadable(seen: Sequence[Seen]) -> Iterable[Finding]:
     """Files that cannot be decoded, each with its reason."""
-    bad = [Example(ids=(s.id,), note=s.error) for s in seen if s.error is not None]
+    bad = faulty(seen, "unreadable")
     yield from finding(
         "unreadable",
         "error",
@@ -224,7 +253,8 @@ def _example(group: Sequence[Seen]) -> Example:
         notes.append(f"in {', '.join(dict.fromkeys(s.split for s in group))}")
     if _disagree(group):
         labels = dict.fromkeys(";".join(s.labels) for s in group if s.labels is not None)
-        notes.append(f"labelled {', '.join(labels)}")
+        same = len(labels) == 1
+        notes.append("with masks that differ" if same else f"labelled {', '.join(labels)}")
     by_split: defaultdict[str, list[str]] = defaultdict(list)
     for sample in group:
         by_split[sample.split].append(sample.id)
@@ -243,7 +273,8 @@ def _repeats(group: Sequence[Seen]) -> bool:
 
 
 def _disagree(group: Sequence[Seen]) -> bool:
-    return len({s.labels for s in group if s.labels is not None}) > 1
+    labels = {(s.labels, s.mask and s.mask.digest) for s in group if s.labels is not None}
+    return len(labels) > 1
 
 
 def many(count: int, noun: str) -> str:

@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vitrail.config import Config
-from vitrail.types import Boxes, Sample, View
+from vitrail.data.segment_views import filled_void, resampled
+from vitrail.types import Boxes, Grid, Sample, Segments, Target, View
 
 Interpolation = Literal["bilinear", "bicubic"]
 Size = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
@@ -28,6 +29,8 @@ IMAGENET_STD: Colour = (0.229, 0.224, 0.225)
 HALF: Colour = (0.5, 0.5, 0.5)
 """Mean and standard deviation that map 0..1 to -1..1 (ViT, google-research)."""
 
+ALIGNED = 8
+"""Pixels of which the first row and column of a tile are a multiple."""
 LONGEST = 16
 """Widths of a `Line` that the longest line may have at its own scale."""
 
@@ -166,7 +169,62 @@ def _up(side: int, multiple: int) -> int:
     return -(-side // multiple) * multiple
 
 
-Resize = Annotated[CenterCrop | Squash | TokenBudget | Line | Fit, Field(discriminator="kind")]
+class Tiles(Config):
+    """Keep the scale of the image, and show it to the model in overlapping tiles.
+
+    An image that is smaller than a tile is seen whole, filled up with black on the right and
+    below, and masked in the model. Training sees random tiles.
+
+    Attributes:
+        size: Height and width of a tile.
+        overlap: Share of a tile that its neighbour shows too, about.
+        scale: The image is enlarged by it first; below 1 it is made smaller.
+    """
+
+    kind: Literal["tiles"] = "tiles"
+    size: Size
+    overlap: float = Field(default=0.25, ge=0, lt=1)
+    scale: float = Field(default=1.0, gt=0)
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """Size of the image before it is filled up."""
+        return max(1, round(height * self.scale)), max(1, round(width * self.scale))
+
+    def filled(self, height: int, width: int) -> tuple[int, int]:
+        """Size of the result: that of the image, or of a tile where the image is smaller."""
+        rows, columns = self.resized(height, width)
+        return max(rows, self.size[0]), max(columns, self.size[1])
+
+    def starts(self, height: int, width: int) -> tuple[list[int], list[int]]:
+        """First rows and first columns of the tiles that cover a prepared image evenly."""
+        rows, columns = (
+            tile_starts(length, side, self.overlap)
+            for length, side in zip((height, width), self.size, strict=True)
+        )
+        return rows, columns
+
+
+def tile_starts(length: int, side: int, overlap: float) -> list[int]:
+    """Where tiles begin that cover a length evenly; one, if a tile is as long.
+
+    All but the last begin at multiples of `ALIGNED`, as the cells of a whole image would.
+
+    Args:
+        length: To be covered.
+        side: Length of a tile.
+        overlap: Share of a tile that its neighbour has too, 0 to below 1, give or take `ALIGNED`.
+    """
+    if length <= side:
+        return [0]
+    last = length - side
+    count = math.ceil(last / (side * (1 - overlap))) + 1
+    unit = ALIGNED if side * overlap >= ALIGNED else 1
+    return [*(i * last // (count - 1) // unit * unit for i in range(count - 1)), last]
+
+
+Resize = Annotated[
+    CenterCrop | Squash | TokenBudget | Line | Fit | Tiles, Field(discriminator="kind")
+]
 
 
 class Preprocess(Config):
@@ -197,7 +255,7 @@ class Preprocess(Config):
         match self.resize:
             case CenterCrop(size=size):
                 return size
-            case Line() | Fit() as rule:
+            case Line() | Fit() | Tiles() as rule:
                 return rule.filled(height, width)
             case rule:
                 return rule.resized(height, width)
@@ -216,23 +274,32 @@ class Preprocess(Config):
         image = self.scale(image, resized)
         if isinstance(self.resize, Line):
             return _fill(image, self.resize.filled(height, width)[1])
-        if isinstance(self.resize, Fit):
+        if isinstance(self.resize, Fit | Tiles):
             return fill_black(image, self.resize.filled(height, width))
         return _center(image, self.output_size(height, width))
 
     def view(self, sample: Sample) -> View:
-        """A sample as evaluation and prediction show it to the model, its boxes with it.
+        """A sample as evaluation and prediction show it to the model, what lies on it with it.
 
         Only rules that keep the whole image serve labels that lie on it.
         """
         image = self.prepare(sample.image)
         extent = None
-        if isinstance(self.resize, Fit):
+        if isinstance(self.resize, Fit | Tiles):
             extent = self.resize.resized(sample.image.shape[1], sample.image.shape[2])
-        if not isinstance(sample.target, Boxes):
-            return View(image, sample.target, extent)
-        shown = extent or (image.shape[1], image.shape[2])
-        return View(image, stretched(sample.target, shown), extent)
+        filled = image.shape[1], image.shape[2]
+        return View(image, self._laid(sample.target, extent or filled, filled), extent)
+
+    def _laid(self, target: Target, shown: Grid, filled: Grid) -> Target:
+        """A label where the view shows it."""
+        match target:
+            case Boxes():
+                return stretched(target, shown)
+            case Segments():
+                assert not isinstance(self.resize, CenterCrop | Line), "the whole image is shown"
+                return filled_void(resampled(target, shown), filled)
+            case _:
+                return target
 
     def scale(self, image: UInt8[Tensor, "3 H W"], size: tuple[int, int]) -> UInt8[Tensor, "3 h w"]:
         """Resample to exactly this size with the filter of this preprocessing."""

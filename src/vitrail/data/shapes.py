@@ -1,4 +1,4 @@
-"""Generated scenes of overlapping shapes: built-in data for `detect`.
+"""Generated scenes of overlapping shapes: built-in data for `detect` and `segment`.
 
 One to twelve circles, squares, stars and triangles lie on a busy background, the later ones over
 the earlier ones. Boxes and masks are exact: they hold what is seen of a shape.
@@ -7,18 +7,19 @@ the earlier ones. Boxes and masks are exact: they hold what is seen of a shape.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, overload
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int8, UInt8
 from PIL import Image
 
-from vitrail.data.dataset import Dataset
+from vitrail.data.dataset import Dataset, Picked
 from vitrail.data.order import sample_rng
-from vitrail.types import Box, Boxes, Sample
+from vitrail.data.segments import DrawnTargets, Piece, SegmentDataset, hashed, stack
+from vitrail.types import Box, Boxes, Sample, Segments, Target
 
 NAME = "shapes"
 CLASSES = ("circle", "square", "star", "triangle")
@@ -66,14 +67,13 @@ class Shapes(Dataset):
             self._places += [(_NUMBER[name], index) for index in range(size)]
             ids += [f"{name}/{index:05d}" for index in range(size)]
         self.ids = ids
-        self._labels = [_Scene.draw(self._rng(index)).boxes() for index in range(len(ids))]
-        self.targets = self._labels
+        self.targets = _Labels(self)
 
     def read(self, index: int) -> Sample:
         """Render one image."""
         image = torch.from_numpy(self.render(index))  # pyright: ignore[reportUnknownMemberType]
         evidence = torch.from_numpy(self.masks(index).any(axis=0))  # pyright: ignore[reportUnknownMemberType]
-        return Sample(self.ids[index], image.permute(2, 0, 1), self._labels[index], evidence)
+        return Sample(self.ids[index], image.permute(2, 0, 1), self.targets[index], evidence)
 
     def read_bytes(self, index: int) -> bytes:
         """The rendered pixels, row by row, three bytes each."""
@@ -86,8 +86,15 @@ class Shapes(Dataset):
 
     def masks(self, index: int) -> Bool[np.ndarray, "N H W"]:
         """The pixels that are seen of each labelled shape, in the order of the target."""
-        scene = _Scene.draw(self._rng(index))
-        return scene.owner == scene.labelled[:, None, None]
+        return self.scene(index).masks()
+
+    def scene(self, index: int) -> _Scene:
+        """The shapes of one image."""
+        return _Scene.draw(self._rng(index))
+
+    def place(self, index: int) -> tuple[int, int, int]:
+        """What an image is a function of: seed, number of the split, index in it."""
+        return self.seed, *self._places[index]
 
     def render(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         """Draw one image."""
@@ -103,7 +110,65 @@ class Shapes(Dataset):
         return pixels.clip(0, 255).astype(np.uint8)
 
     def _rng(self, index: int) -> np.random.Generator:
-        return sample_rng(self.seed, *self._places[index])
+        return sample_rng(*self.place(index))
+
+
+class _Labels(Sequence[Target]):
+    """Boxes of all scenes, each found when it is first asked for."""
+
+    def __init__(self, shapes: Shapes) -> None:
+        self._shapes = shapes
+        self._found: dict[int, Boxes] = {}
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+    @overload
+    def __getitem__(self, index: int) -> Target: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Target]: ...
+    def __getitem__(self, index: int | slice) -> Target | Sequence[Target]:
+        if isinstance(index, slice):
+            return Picked(self, range(len(self))[index])
+        place = range(len(self))[index]
+        if place not in self._found:
+            self._found[place] = self._shapes.scene(place).boxes()
+        return self._found[place]
+
+
+class ShapeMasks(SegmentDataset):
+    """The same scenes with the pixels of each shape instead of its box."""
+
+    segments = "instance"
+
+    def __init__(self, shapes: Shapes) -> None:
+        self._shapes = shapes
+        self.classes, self.multilabel = shapes.classes, shapes.multilabel
+        self.published, self.ids = shapes.published, shapes.ids
+        self.targets = DrawnTargets(self)
+
+    def read(self, index: int) -> Sample:
+        """Render one image."""
+        return replace(self._shapes.read(index), target=self.draw(index), evidence=None)
+
+    def read_bytes(self, index: int) -> bytes:
+        """The rendered pixels, row by row, three bytes each."""
+        return self._shapes.read_bytes(index)
+
+    def stored_size(self, index: int) -> int:
+        """Bytes of the rendered pixels."""
+        return self._shapes.stored_size(index)
+
+    def draw(self, index: int) -> Segments:
+        """What is seen of each shape; no two overlap."""
+        scene = self._shapes.scene(index)
+        own: list[int] = scene.labelled.tolist()
+        labels = [scene.shapes[shape].label for shape in own]
+        return stack(map(Piece, scene.masks(), labels), (SIDE, SIDE))
+
+    def digest(self, index: int) -> str:
+        """A hash of what scenes are a function of."""
+        return hashed(NAME, str(self._shapes.place(index)))
 
 
 def named(name: str) -> Shapes | None:
@@ -178,6 +243,10 @@ class _Scene:
             whole.append(int(inside.sum()))
         seen = np.bincount(owner.ravel() + 1, minlength=len(shapes) + 1)[1:]
         return _Scene(shapes, owner, np.flatnonzero(seen >= SEEN * np.array(whole)).astype(np.int8))
+
+    def masks(self) -> Bool[np.ndarray, "N H W"]:
+        """The pixels that are seen of each labelled shape."""
+        return self.owner == self.labelled[:, None, None]
 
     def boxes(self) -> Boxes:
         """The box around what is seen of each labelled shape."""

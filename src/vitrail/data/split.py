@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from vitrail.data.dataset import Dataset, Subset
 from vitrail.errors import BadSampleError
-from vitrail.types import Boxes, Target
+from vitrail.types import Boxes, Segments, Target
 
 Group = list[int]
 """Samples with the same bytes."""
@@ -23,8 +23,9 @@ def split(dataset: Dataset, *, seed: int, test: float, val: float) -> dict[str, 
     """Cut test and validation parts out of a data set, class by class.
 
     Every class keeps at least one training sample; a class with three or more samples (that are
-    no duplicates) has one in every part that is asked for. Multi-label data, texts and boxes are
-    cut at random; every class or symbol keeps a training sample there too.
+    no duplicates) has one in every part that is asked for. Multi-label data, texts, boxes and
+    segments are cut at random; every class or symbol keeps a training sample there too, but for
+    segments, whose classes nobody knows before they are drawn.
 
     Args:
         dataset: What to cut.
@@ -40,7 +41,7 @@ def split(dataset: Dataset, *, seed: int, test: float, val: float) -> dict[str, 
         return {"train": Subset(dataset, range(len(dataset)))}
     strata: defaultdict[Target, list[Group]] = defaultdict(list)
     for group in duplicate_groups(dataset):
-        one = dataset.multilabel or dataset.text or dataset.boxes
+        one = dataset.multilabel or dataset.text or dataset.boxes or dataset.segments
         strata[None if one else dataset.targets[group[0]]].append(group)
     parts: dict[str, list[Group]] = {"train": [], "val": [], "test": []}
     for groups in strata.values():
@@ -48,7 +49,8 @@ def split(dataset: Dataset, *, seed: int, test: float, val: float) -> dict[str, 
         rest = _take(groups, test, parts["test"], least=3)
         least = 2 if len(rest) < len(groups) else 3
         parts["train"] += _take(rest, val, parts["val"], least=least)
-    _keep_every_class(parts, dataset.targets)
+    if dataset.segments is None:
+        _keep_every_class(parts, dataset.targets)
     asked = {"train": 1.0, "val": val, "test": test}
     return {
         name: Subset(dataset, sorted(i for group in groups for i in group))
@@ -112,7 +114,7 @@ def _take(
 
 def _classes(target: Target) -> tuple[int | str, ...]:
     """The classes of a target, or the symbols of a text; nothing is learned from a crowd."""
-    if target is None:
+    if target is None or isinstance(target, Segments):
         return ()
     if isinstance(target, Boxes):
         return tuple(box.label for box in target.items if not box.crowd)

@@ -75,22 +75,27 @@ def read_list(storage: Storage, path: str) -> Sheet:
     return Sheet(path, _checked(dict(enumerate(line.strip() for line in lines)), path))
 
 
-def read_yaml(storage: Storage, path: str) -> Sheet | None:
-    """The keys of a YAML file that matter here; None where it has no `names`.
+def read_yaml(storage: Storage, path: str, *, key: str = "names") -> Sheet | None:
+    """The keys of a YAML file that matter here; None where it has no names.
 
     Every value is taken as text: a class named `no` or `on` is no truth value.
+
+    Args:
+        storage: Where it lies.
+        path: Of the file.
+        key: Under which the names stand.
 
     Raises:
         DataError: it contradicts itself.
     """
     table = _table(storage, path)
-    if isinstance(table, str) or "names" not in table:
+    if isinstance(table, str) or key not in table:
         return None
-    names = _checked(_names(table["names"], path), path)
+    names = _checked(_names(table[key], path, key), path)
     count = _texts(table.get("nc"))
     if count and count[0] != str(len(names)):
         raise DataError(
-            f"{path}: 'nc' says {count[0]} classes, 'names' has {len(names)}; correct one of them"
+            f"{path}: 'nc' says {count[0]} classes, '{key}' has {len(names)}; correct one of them"
         )
     parts = {key: _texts(table.get(key)) for key in SPLIT_KEYS}
     return Sheet(
@@ -131,19 +136,19 @@ def _compose(text: str) -> yaml.Node | None:
     return found if isinstance(found, yaml.Node) else None
 
 
-def _names(node: yaml.Node, path: str) -> dict[int, str]:
+def _names(node: yaml.Node, path: str, key: str) -> dict[int, str]:
     """From a list, or from numbers to names."""
     if isinstance(node, yaml.SequenceNode):
         return dict(enumerate(_texts(node)))
     if not isinstance(node, yaml.MappingNode):
-        raise DataError(f"{path}: 'names' is neither a list nor numbers with names; write one")
+        raise DataError(f"{path}: '{key}' is neither a list nor numbers with names; write one")
     found: dict[int, str] = {}
-    for key, value in node.value:
-        number, name = _text(key), _text(value)
+    for left, right in node.value:
+        number, name = _text(left), _text(right)
         if not number.isdecimal():
-            raise DataError(f"{path}: 'names' has the number '{number}'; write 0, 1, 2 and so on")
+            raise DataError(f"{path}: '{key}' has the number '{number}'; write 0, 1, 2 and so on")
         if int(number) in found:
-            raise DataError(f"{path}: 'names' has number {number} twice; give each class its own")
+            raise DataError(f"{path}: '{key}' has number {number} twice; give each class its own")
         found[int(number)] = name
     return dict(sorted(found.items()))
 
