@@ -20,7 +20,7 @@ from vitrail.metrics.calibration import (
     reliability,
 )
 from vitrail.metrics.measured import Measured
-from vitrail.types import Boxes, Target
+from vitrail.types import Boxes, Segments, Target
 
 RESAMPLES = 1000
 
@@ -82,7 +82,7 @@ def classification_metrics(
     truth = np.zeros(scores.shape, dtype=np.int64)
     for row, target in zip(truth, targets, strict=True):
         assert target is not None, "metrics need a label for every sample"
-        assert not isinstance(target, str | Boxes), "neither a text nor a box is a class"
+        assert not isinstance(target, str | Boxes | Segments), "neither a text nor a box is a class"
         row[[target] if isinstance(target, int) else list(target)] = 1
     if multilabel:
         return _multilabel(scores, truth, classes, threshold, intervals)

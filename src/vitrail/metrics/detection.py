@@ -8,25 +8,13 @@ import numpy as np
 from jaxtyping import Float
 
 from vitrail.config import Config
-from vitrail.metrics.classification import interval
 from vitrail.metrics.detection_confusion import confusion
 from vitrail.metrics.detection_curves import Curve, curve
-from vitrail.metrics.detection_matches import (
-    IOUS,
-    SIZES,
-    Evaluated,
-    Matches,
-    average_precision,
-    match,
-)
+from vitrail.metrics.detection_intervals import precision_intervals
+from vitrail.metrics.detection_matches import SIZES, Evaluated, match
 from vitrail.metrics.measured import Measured
 from vitrail.types import Boxes, Detection
 
-RESAMPLES = 200
-"""Resamples of a bootstrap; fewer where the data are large, down to `FEWEST`."""
-FEWEST = 50
-WORK = 400_000_000
-"""Detections times overlaps times resamples: some ten seconds on one core."""
 UNSURE = 0.5
 """Threshold of the confusion matrix where no detection is right, so that none is best."""
 
@@ -102,10 +90,11 @@ def detection_metrics(
     overall = curve(found.matches)
     threshold = UNSURE if overall.best is None else overall.best.threshold
     metrics = _metrics(found)
+    headline = {name: metrics[name] for name in ("map", "map50")}
     return DetectionMetrics(
         count=len(targets),
         metrics=metrics,
-        intervals=_intervals(found.matches, metrics) if intervals else {},
+        intervals=precision_intervals(found.matches, headline) if intervals else {},
         objects=sum(int(each.objects.sum()) for each in found.matches),
         crowds=sum(box.crowd for target in targets for box in target.items),
         detections=sum(len(each.boxes) for each in predictions),
@@ -140,24 +129,6 @@ def _row(found: Evaluated, place: int, name: str) -> ClassDetection:
         ar=_mean(found.recall[:, place, 0]),
         curve=curve([matches]),
     )
-
-
-def _intervals(
-    matches: Sequence[Matches], metrics: dict[str, float]
-) -> dict[str, tuple[float, float]]:
-    """Draw images with replacement; what matched what in an image does not depend on the others."""
-    images = len(matches[0].objects)
-    work = len(IOUS) * max(1, sum(len(each.scores) for each in matches))
-    rng = np.random.default_rng(0)
-    times = min(RESAMPLES, max(FEWEST, WORK // work))
-    values: list[tuple[float, float]] = []
-    for weights in rng.multinomial(images, np.full(images, 1 / images), size=times):
-        each = np.stack([average_precision(one, weights) for one in matches])
-        mean, at_half = _mean(each), _mean(each[:, 0])
-        if mean is not None and at_half is not None:  # some object was drawn
-            values.append((mean, at_half))
-    drawn = np.array(values or [(metrics["map"], metrics["map50"])])
-    return {name: interval(drawn[:, i], metrics[name]) for i, name in enumerate(("map", "map50"))}
 
 
 def _mean(values: Float[np.ndarray, "*N"]) -> float | None:

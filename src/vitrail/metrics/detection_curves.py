@@ -1,4 +1,4 @@
-"""Precision and recall over the score from which on a detection is believed."""
+"""Precision and recall over the threshold from which on an answer is believed."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ POINTS = 200
 
 
 class Point(Config):
-    """What comes of believing every detection from one score on, at IoU 0.5.
+    """What comes of believing every answer from one threshold on.
 
     Attributes:
-        threshold: The score.
-        precision: Share of these detections that are right.
-        recall: Share of the objects that they find.
+        threshold: Score of a detection, or probability of a pixel.
+        precision: Share of these answers that are right; of detections, at IoU 0.5.
+        recall: Share of the objects, or of the pixels, that they find.
     """
 
     threshold: float
@@ -38,9 +38,9 @@ class Curve(Config):
     """Precision and recall, the highest threshold first.
 
     Attributes:
-        points: At most `POINTS`, evenly from all thresholds at which the recall grows; empty where
-            no detection is right.
-        best: The point of the highest F1 among all; None where no detection is right.
+        points: Thresholds at which the recall grows: every level of pixels, of scores at most
+            `POINTS`, evenly from all; empty where no answer is right.
+        best: The point of the highest F1 among all; None where no answer is right.
     """
 
     points: tuple[Point, ...]

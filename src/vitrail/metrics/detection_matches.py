@@ -10,7 +10,7 @@ import contextlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -51,7 +51,7 @@ class Evaluated:
     """What pycocotools found; NaN where there is nothing to find.
 
     Attributes:
-        precision: By overlap, recall of `RECALLS`, class and size of `SIZES`.
+        precision: By overlap, recall of `RECALLS`, class and size, the first of `SIZES`.
         recall: By overlap, class and size.
         matches: One a class, objects of any size.
     """
@@ -74,22 +74,46 @@ def match(
 
     Where scores tie, the earlier image comes first, and in an image the earlier detection.
     """
+    index = {name: i + 1 for i, name in enumerate(classes)}
+    return evaluate(
+        _objects(targets), _found(predictions, index), images=len(targets), classes=len(classes)
+    )
+
+
+def evaluate(
+    objects: list[dict[str, Any]],
+    found: list[dict[str, Any]],
+    *,
+    images: int,
+    classes: int,
+    kind: Literal["bbox", "segm"] = "bbox",
+    sizes: int = len(SIZES),
+    most: int = MOST,
+) -> Evaluated:
+    """Run COCO's evaluation on annotations as its files have them.
+
+    Args:
+        objects: With `image_id` and `category_id` counted from 1.
+        found: Likewise, with `score`.
+        images: How many there are.
+        classes: How many there are.
+        kind: Whether boxes overlap or masks.
+        sizes: How many of `SIZES` are measured.
+        most: Detections of a class that count in one image.
+    """
     from pycocotools.cocoeval import COCOeval
 
-    index = {name: i + 1 for i, name in enumerate(classes)}
-    # It takes objects by id, and id 0 for "none".
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = _coco(_objects(targets), len(targets), len(classes))
-        found = _coco(_found(predictions, index), len(targets), len(classes))
-        run: Any = COCOeval(truth, found, "bbox")
-        run.params.iouThrs, run.params.recThrs, run.params.maxDets = IOUS, RECALLS, [MOST]
+        run: Any = COCOeval(_coco(objects, images, classes), _coco(found, images, classes), kind)
+        run.params.iouThrs, run.params.recThrs, run.params.maxDets = IOUS, RECALLS, [most]
+        run.params.areaRng = run.params.areaRng[:sizes]
+        run.params.areaRngLbl = run.params.areaRngLbl[:sizes]
         run.evaluate()
         run.accumulate()
     precision, recall = run.eval["precision"][..., 0], run.eval["recall"][..., 0]
-    count = len(targets)
     each = [
-        _matches(run.evalImgs[start : start + count])
-        for start in range(0, len(run.evalImgs), count * len(SIZES))
+        _matches(run.evalImgs[start : start + images])
+        for start in range(0, len(run.evalImgs), images * sizes)
     ]
     return Evaluated(
         np.where(precision < 0, np.nan, precision),
@@ -158,8 +182,9 @@ def _coco(annotations: list[dict[str, Any]], images: int, classes: int) -> Any:
     from pycocotools.coco import COCO
 
     coco: Any = COCO()
+    # It takes objects by id, and id 0 for "none". Sizes of images it reads but does not use.
     coco.dataset = {
-        "images": [{"id": i + 1} for i in range(images)],
+        "images": [{"id": i + 1, "height": 0, "width": 0} for i in range(images)],
         "annotations": [{"id": i, **row} for i, row in enumerate(annotations, start=1)],
         "categories": [{"id": i + 1} for i in range(classes)],
     }
