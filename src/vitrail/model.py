@@ -53,6 +53,7 @@ class Model(nn.Module):
             config.task,
             pooled_width=self.backbone.pooled_width,
             channels=self.backbone.channels,
+            strides=self.backbone.strides,
             distilled=self.backbone.distilled,
         )
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in _mean_std(config.preprocess))
@@ -71,10 +72,10 @@ class Model(nn.Module):
             pixel_mask: True where a pixel shows the image, False where it was filled up.
         """
         normalised = self.normalise(images)
-        if pixel_mask is None:
-            return self.task(self.backbone(normalised))
-        features = self.backbone(normalised * pixel_mask[:, None])
-        return self.task(replace(features, pixel_mask=pixel_mask))
+        if pixel_mask is not None:
+            normalised = normalised * pixel_mask[:, None]
+        features = self.backbone(normalised)
+        return self.task(replace(features, images=normalised, pixel_mask=pixel_mask))
 
     def normalise(
         self, images: UInt8[Tensor, "B 3 H W"] | Float[Tensor, "B 3 H W"]

@@ -17,6 +17,7 @@ def task(**changes: object) -> Classify:
         ClassifyConfig(**({"classes": ("ant", "bee", "cat")} | changes)),
         pooled_width=4,
         channels=(4,),
+        strides=(4,),
         distilled=False,
     )
     assert isinstance(built, Classify)

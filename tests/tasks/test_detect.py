@@ -67,7 +67,9 @@ def config(name: str, **changes: Any) -> DetectConfig:
 
 def task(name: str, **changes: Any) -> Detect:
     torch.manual_seed(0)
-    built = build_task(config(name, **changes), pooled_width=8, channels=(4, 8), distilled=False)
+    built = build_task(
+        config(name, **changes), pooled_width=8, channels=(4, 8), strides=(4, 8), distilled=False
+    )
     assert isinstance(built, Detect)
     return built
 

@@ -175,6 +175,8 @@ class ViTConfig(BackboneBase):
         pool: What becomes the image vector; `class_and_mean` is twice as wide as a token.
         norm_after_pool: The last norm follows the pooling (MAE, timm `fc_norm`) instead of
             preceding it.
+        final_norm: Whether there is a last norm; without one, whoever reads the tokens has it: the
+            first blocks of a longer ViT end like this (EoMT).
         layer_scale: Start of LayerScale; None for none.
         drop_path: Stochastic depth of the last block; it grows linearly from 0 at the first.
     """
@@ -200,6 +202,7 @@ class ViTConfig(BackboneBase):
     detection_tokens: int = Field(default=0, ge=0)
     pool: Literal["class", "mean", "class_and_mean", "attention"] = "class"
     norm_after_pool: bool = False
+    final_norm: bool = True
 
     @property
     def pooled_width(self) -> int:
@@ -234,6 +237,8 @@ class ViTConfig(BackboneBase):
             raise ValueError("distillation_token = true needs class_token = true")
         if self.distillation_token and self.pool != "class":
             raise ValueError(f"distillation_token = true needs pool = 'class', not '{self.pool}'")
+        if self.norm_after_pool and not self.final_norm:
+            raise ValueError("norm_after_pool = true needs final_norm = true")
         head = self.width // self.heads
         if self.positions_in != "stem" and self.positions.kind in ("none", *IN_ATTENTION):
             raise ValueError(
@@ -269,7 +274,7 @@ class ViT(Backbone):
         own = config.depth - 1 if config.positions_in == "layers" else 0
         self.layer_pos_embed = nn.ModuleList(_absolute_positions(config) for _ in range(own))
         normed = config.pooled_width if config.norm_after_pool else width
-        norm = nn.LayerNorm(normed, eps=config.eps)
+        norm = nn.LayerNorm(normed, eps=config.eps) if config.final_norm else nn.Identity()
         self.norm = nn.Identity() if config.norm_after_pool else norm
         self.pool = _pool(config)
         self.fc_norm = norm if config.norm_after_pool else nn.Identity()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -47,12 +48,26 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self.probe: Probe | None = None
 
-    def forward(self, tokens: Float[Tensor, "B N D"], grid: Grid) -> Float[Tensor, "B N D"]:
-        """Mix the tokens of each image; `grid` is the patch grid that the positions speak of."""
+    def forward(
+        self,
+        tokens: Float[Tensor, "B N D"],
+        grid: Grid,
+        mask: Bool[Tensor, "B 1 N N"] | None = None,
+    ) -> Float[Tensor, "B N D"]:
+        """Mix the tokens of each image.
+
+        Args:
+            tokens: All of them.
+            grid: The patch grid that the positions speak of.
+            mask: True where a row may see a column, at least one in each row; None for everywhere.
+        """
         B, N, D = tokens.shape
         qkv = self.qkv(tokens).reshape(B, N, 3, self.heads, D // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         q, k, bias = self.positions(self.q_norm(q), self.k_norm(k), grid)
+        if mask is not None:
+            barred = torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, float("-inf"))
+            bias = barred if bias is None else bias + barred
         joined = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=self.scale)
         if self.probe is not None:
             self.probe(SoftmaxWeights(q, k, bias, self.scale), v, joined)

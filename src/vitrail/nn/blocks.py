@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -132,9 +132,14 @@ class Block(nn.Module):
 class PreNormBlock(Block):
     """x + attention(norm(x)), then x + mlp(norm(x)) (ViT equations 2 and 3)."""
 
-    def forward(self, tokens: Float[Tensor, "B N D"], grid: Grid) -> Float[Tensor, "B N D"]:
-        """One layer."""
-        tokens = tokens + self.drop_path(self.ls1(self.attn(self.norm1(tokens), grid)))
+    def forward(
+        self,
+        tokens: Float[Tensor, "B N D"],
+        grid: Grid,
+        mask: Bool[Tensor, "B 1 N N"] | None = None,
+    ) -> Float[Tensor, "B N D"]:
+        """One layer; `mask` says which tokens see which."""
+        tokens = tokens + self.drop_path(self.ls1(self.attn(self.norm1(tokens), grid, mask)))
         return tokens + self.drop_path(self.ls2(self.mlp(self.norm2(tokens))))
 
 

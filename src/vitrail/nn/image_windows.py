@@ -95,8 +95,14 @@ class ImageWindowAttention(Attention):
         super().__init__(dim, heads, Placeless(), qkv_bias=qkv_bias)
         self.side, self.prefix = side, prefix
 
-    def forward(self, tokens: Float[Tensor, "B N D"], grid: Grid) -> Float[Tensor, "B N D"]:
-        """Mix the tokens of each window."""
+    def forward(
+        self,
+        tokens: Float[Tensor, "B N D"],
+        grid: Grid,
+        mask: Bool[Tensor, "B 1 N N"] | None = None,
+    ) -> Float[Tensor, "B N D"]:
+        """Mix the tokens of each window; windows alone say which tokens see which."""
+        assert mask is None, "windows and a mask: nobody has needed both"
         windows = ImageWindows(grid, self.side, self.prefix)
         qkv = self.qkv(tokens).unflatten(2, (3, self.heads, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from math import prod
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -43,6 +44,31 @@ class PatchStem(Stem):
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D _h _w"]:
         """Project each patch."""
         return self.proj(pad_to_multiple(images, self.stride))
+
+
+def resize_patches(
+    weight: Float[Tensor, "D C p q"], size: tuple[int, int]
+) -> Float[Tensor, "D C _ _"]:
+    """Weights of patches for patches of another size (Beyer et al. 2023, FlexiViT, section 3.4).
+
+    The pseudo-inverse of a bilinear resize: larger patches that show what smaller ones showed,
+    resized, have the same tokens. Resized themselves, weights would give others.
+    """
+    rows, columns = (
+        _undo_resize(old, new) for old, new in zip(weight.shape[2:], size, strict=True)
+    )
+    resized = rows.to(weight.device) @ weight.double() @ columns.T.to(weight.device)
+    return resized.to(weight.dtype)
+
+
+def _undo_resize(old: int, new: int) -> Float[Tensor, "new old"]:
+    """Of a line of pixels: the pseudo-inverse of the transposed resize.
+
+    A resize of an image is one of its columns and one of its rows, and so is its pseudo-inverse.
+    """
+    basis = torch.eye(old, dtype=torch.float64)[:, None]
+    resize = F.interpolate(basis, size=new, mode="linear", align_corners=False)[:, 0]
+    return cast("Tensor", torch.linalg.pinv(resize))  # pyright: ignore[reportUnknownMemberType]
 
 
 class ConvStem(Stem):

@@ -19,8 +19,9 @@ from torch.nn import functional as F
 
 from vitrail.types import Grid
 
-Resampling = Literal["bicubic_antialias", "bicubic", "bilinear_aligned"]
-"""timm (bicubic, antialias), DeiT and Hugging Face (bicubic), google-research (scipy zoom)."""
+Resampling = Literal["bicubic_antialias", "bicubic", "bilinear_aligned", "bilinear"]
+"""timm (bicubic, antialias), DeiT and Hugging Face (bicubic), google-research (scipy zoom),
+Segmenter (bilinear)."""
 
 
 def resample_table(
@@ -39,6 +40,8 @@ def resample_table(
     image = table.float().reshape(1, *base, -1).permute(0, 3, 1, 2)
     if resampling == "bilinear_aligned":
         image = F.interpolate(image, size=grid, mode="bilinear", align_corners=True)
+    elif resampling == "bilinear":
+        image = F.interpolate(image, size=grid, mode="bilinear")
     else:
         antialias = resampling == "bicubic_antialias"
         image = F.interpolate(image, size=grid, mode="bicubic", antialias=antialias)

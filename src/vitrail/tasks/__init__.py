@@ -9,11 +9,12 @@ from pydantic import Field
 
 from vitrail.tasks.classify import Classify, ClassifyConfig
 from vitrail.tasks.detect import Detect, DetectConfig
+from vitrail.tasks.segment import Segment, SegmentConfig
 from vitrail.tasks.task import Task
 from vitrail.tasks.transcribe import Transcribe, TranscribeConfig
 
 TaskConfig = Annotated[
-    ClassifyConfig | TranscribeConfig | DetectConfig, Field(discriminator="kind")
+    ClassifyConfig | TranscribeConfig | DetectConfig | SegmentConfig, Field(discriminator="kind")
 ]
 """The union of all tasks; tests iterate over it."""
 
@@ -23,6 +24,7 @@ def build_task(
     *,
     pooled_width: int,
     channels: Sequence[int],
+    strides: Sequence[int],
     distilled: bool,
 ) -> Task[Any, Any]:
     """The head that a configuration describes, with fresh weights.
@@ -31,6 +33,7 @@ def build_task(
         config: The task.
         pooled_width: Width of the backbone's pooled features.
         channels: Width of its maps, fine to coarse; tokens are as wide as the last.
+        strides: Their strides.
         distilled: Whether it gives a distillation token, which needs a head of its own.
     """
     match config:
@@ -40,3 +43,5 @@ def build_task(
             return Transcribe(config, channels[-1])
         case DetectConfig():
             return Detect(config, channels)
+        case SegmentConfig():
+            return Segment(config, channels, strides)

@@ -17,7 +17,15 @@ from vitrail.data.dataset import Dataset
 from vitrail.errors import DataError
 from vitrail.metrics.classification import ClassificationMetrics, classification_metrics
 from vitrail.tasks.task import Task
-from vitrail.types import Boxes, Classification, Features, Grid, Prediction, Target
+from vitrail.types import (
+    Boxes,
+    Classification,
+    Features,
+    Grid,
+    Prediction,
+    Segments,
+    Target,
+)
 
 
 class ClassifyConfig(Config):
@@ -90,7 +98,7 @@ class Classify(Task[Tensor, Tensor]):
         rows = torch.zeros(len(targets), len(self.config.classes))
         for row, target in zip(rows, targets, strict=True):
             assert target is not None, "training needs a label for every sample"
-            assert not isinstance(target, str | Boxes), "neither a text nor a box is a class"
+            assert not isinstance(target, str | Boxes | Segments), "no class"
             row[[target] if isinstance(target, int) else list(target)] = 1.0
         return rows.to(device)
 
@@ -115,8 +123,8 @@ class Classify(Task[Tensor, Tensor]):
             DataError: a class that the model does not know, several labels an image where the
                 model gives one, or a sample without a label.
         """
-        if dataset.text or dataset.boxes:
-            has = "texts" if dataset.text else "boxes"
+        if dataset.text or dataset.boxes or dataset.segments:
+            has = "texts" if dataset.text else "boxes" if dataset.boxes else "masks"
             raise DataError(f"the data has {has}, the model gives classes; train with them first")
         if dataset.multilabel and not self.config.multilabel:
             raise DataError(
@@ -140,10 +148,13 @@ class Classify(Task[Tensor, Tensor]):
         )
 
     def postprocess(
-        self, output: Float[Tensor, "B C"], sizes: Sequence[Grid] = ()
+        self,
+        output: Float[Tensor, "B C"],
+        sizes: Sequence[Grid] = (),
+        extents: Sequence[Grid] = (),
     ) -> list[Prediction]:
         """Label and scores by class name."""
-        del sizes
+        del sizes, extents
         classes = self.config.classes
         predictions: list[Prediction] = []
         rows = cast("list[list[float]]", self.probabilities(output).numpy(force=True).tolist())
@@ -177,7 +188,7 @@ def class_index(known: Sequence[str], given: Sequence[str]) -> list[int]:
 def _translate(target: Target, index: list[int]) -> Target:
     if target is None:
         raise DataError("evaluation needs a label for every sample; to label new images: predict")
-    assert not isinstance(target, str | Boxes), "neither a text nor a box is a class"
+    assert not isinstance(target, str | Boxes | Segments), "no class"
     if isinstance(target, int):
         return index[target]
     return tuple(sorted(index[i] for i in target))

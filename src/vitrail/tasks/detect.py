@@ -103,11 +103,14 @@ class Detect(Task[Detections, list[Truth]]):
         groups = self.detector.groups if self.training else 1
         return detection_loss(output, targets, groups=groups, scoring=self.config.scoring)
 
-    def postprocess(self, output: Detections, sizes: Sequence[Grid] = ()) -> list[Prediction]:
+    def postprocess(
+        self, output: Detections, sizes: Sequence[Grid] = (), extents: Sequence[Grid] = ()
+    ) -> list[Prediction]:
         """The surest answers of each image, in its own pixels.
 
         Without a softmax a query may stand for several classes (Deformable DETR).
         """
+        del extents  # boxes are shares of what shows the image
         logits = output.logits.float()
         corners = to_xyxy(output.boxes.float()).clamp(0, 1)
         if self.config.scoring == "softmax":

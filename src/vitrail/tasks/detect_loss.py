@@ -40,16 +40,18 @@ def detection_loss(
     layers = [*found.earlier, Found(found.logits, found.boxes)]
     if found.proposals is not None:
         layers.append(found.proposals)
+    softmax = scoring == "softmax"
     total = torch.stack(
-        [_layer_loss(layer, truths, groups, softmax=scoring == "softmax") for layer in layers]
+        [layer_loss(layer, truths, groups, softmax=softmax)[0] for layer in layers]
     ).sum(0)
     boxes = max(sum(len(truth.labels) for truth in truths), 1) * groups
     return total * len(truths) / boxes
 
 
-def _layer_loss(
+def layer_loss(
     found: Found, truths: Sequence[Truth], groups: int, *, softmax: bool
-) -> Float[Tensor, "B"]:
+) -> tuple[Float[Tensor, "B"], Matches]:
+    """What classes and boxes of one layer cost, and which query was taught which object."""
     found = Found(found.logits.float(), found.boxes.float())
     pairs = match(found, truths, groups=groups, softmax=softmax)
     own = found.boxes[pairs.images, pairs.queries]
@@ -59,7 +61,7 @@ def _layer_loss(
     classes = _softmax_loss(found, pairs) if softmax else _sigmoid_loss(found, pairs)
     if softmax:
         classes = classes * max(sum(len(truth.labels) for truth in truths), 1)
-    return classes.index_add(0, pairs.images, places)
+    return classes.index_add(0, pairs.images, places), pairs
 
 
 def _sigmoid_loss(found: Found, pairs: Matches) -> Float[Tensor, "B"]:

@@ -243,17 +243,28 @@ class QueryDetector(Detector):
 
     def forward(self, features: Features) -> Detections:
         """What every query found; while training, every layer's opinion too."""
+        layers, proposals = self.layers(features)
+        found = [layer for _, layer in layers]
+        if not self.training:
+            return Detections(*found[-1])
+        return Detections(*found[-1], earlier=tuple(found[:-1]), proposals=proposals)
+
+    def layers(
+        self, features: Features
+    ) -> tuple[list[tuple[Float[Tensor, "B Q D"], Found]], Found | None]:
+        """Queries after each layer and what they found; what the chosen tokens said themselves.
+
+        Of the layers the last alone, but while training.
+        """
         memory = self.read(features)
         start = self.queries(memory)
         groups = self.groups if self.training else 1
         states = self.decoder(start, memory, self.boxes_of, groups)
-        layers = [
-            Found(self.classify(queries), self.boxes_of(queries, boxes))
+        told = [
+            (queries, Found(self.classify(queries), self.boxes_of(queries, boxes)))
             for queries, boxes in (states if self.training else states[-1:])
         ]
-        if not self.training:
-            return Detections(*layers[-1])
-        return Detections(*layers[-1], earlier=tuple(layers[:-1]), proposals=start.proposals)
+        return told, start.proposals
 
     def read(self, features: Features) -> FeatureMemory:
         """What the decoder reads."""

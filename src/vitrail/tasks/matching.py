@@ -41,12 +41,14 @@ class Matches:
     Attributes:
         images: Image of each pair.
         queries: Query of each pair.
+        objects: Object of each pair, among those of its image.
         labels: Class of its object.
         boxes: Box of its object, cxcywh.
     """
 
     images: Int[Tensor, " M"]
     queries: Int[Tensor, " M"]
+    objects: Int[Tensor, " M"]
     labels: Int[Tensor, " M"]
     boxes: Float[Tensor, "M 4"]
 
@@ -69,7 +71,7 @@ def match(found: Found, truths: Sequence[Truth], *, groups: int, softmax: bool) 
     for image, truth in enumerate(truths):
         count = len(truth.labels)
         for start in range(0, groups * size, size) if count else ():
-            rows, columns = _assign(costs[image, start : start + size, :count])
+            rows, columns = assign(costs[image, start : start + size, :count])
             images += [image] * len(rows)
             queries += [start + row for row in rows]
             objects += columns
@@ -80,6 +82,7 @@ def match(found: Found, truths: Sequence[Truth], *, groups: int, softmax: bool) 
     return Matches(
         images=torch.tensor(images, dtype=torch.long, device=device),
         queries=torch.tensor(queries, dtype=torch.long, device=device),
+        objects=torch.tensor(objects, dtype=torch.long, device=device),
         labels=torch.stack(labels) if labels else torch.zeros(0, dtype=torch.long, device=device),
         boxes=torch.stack(boxes) if boxes else torch.zeros(0, 4, device=device),
     )
@@ -113,7 +116,8 @@ def _focal_slope(logits: Tensor) -> Tensor:
     return yes - no
 
 
-def _assign(costs: NDArray[np.float32]) -> tuple[list[int], list[int]]:
+def assign(costs: NDArray[np.float32]) -> tuple[list[int], list[int]]:
+    """Rows and columns of the pairs, one a row and column, at the least cost in all."""
     from scipy.optimize import (  # pyright: ignore[reportMissingTypeStubs]
         linear_sum_assignment,  # pyright: ignore[reportUnknownVariableType]
     )

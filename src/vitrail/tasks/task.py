@@ -36,17 +36,21 @@ class Task(nn.Module, ABC, Generic[Output, Encoded]):
         """One loss a sample; training takes the mean and names the samples that are not finite."""
 
     @abstractmethod
-    def postprocess(self, output: Output, sizes: Sequence[Grid] = ()) -> list[Prediction]:
+    def postprocess(
+        self, output: Output, sizes: Sequence[Grid] = (), extents: Sequence[Grid] = ()
+    ) -> list[Prediction]:
         """One prediction an image.
 
         Args:
             output: Raw output.
             sizes: Height and width of each image before it was prepared, for tasks whose answers
                 lie on it.
+            extents: Rows and columns of each view that show it, for tasks whose answers are maps
+                of the view.
         """
 
     @abstractmethod
-    def adapt(self, dataset: Dataset) -> list[Target]:
+    def adapt(self, dataset: Dataset) -> Sequence[Target]:
         """The targets of labelled data in the model's own terms.
 
         Raises:

@@ -129,10 +129,13 @@ class Transcribe(Task[Tensor, Tensor]):
         return losses.sum(dim=1) / (targets != IGNORED).sum(dim=1)
 
     def postprocess(
-        self, output: Float[Tensor, "B N D"], sizes: Sequence[Grid] = ()
+        self,
+        output: Float[Tensor, "B N D"],
+        sizes: Sequence[Grid] = (),
+        extents: Sequence[Grid] = (),
     ) -> list[Prediction]:
         """Write the texts."""
-        del sizes
+        del sizes, extents
         return [*self.texts(self.write(output))]
 
     def texts(self, written: Decoded) -> list[Transcription]:
