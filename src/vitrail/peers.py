@@ -16,6 +16,7 @@ from vitrail.backbones.swin import SwinConfig, SwinV2Config
 from vitrail.backbones.vit import ViTConfig
 from vitrail.errors import CheckpointError
 from vitrail.tasks.detect import DetectConfig
+from vitrail.tasks.segment import SegmentConfig
 from vitrail.weights.convert import write_loaded
 from vitrail.weights.load import Loaded
 
@@ -63,6 +64,8 @@ def _transformers(loaded: Loaded, images: Tensor) -> dict[str, Tensor]:
     library: Any = transformers
     if isinstance(loaded.described.task, DetectConfig):
         return _detector(library.AutoModelForObjectDetection, loaded, images)
+    if isinstance(loaded.described.task, SegmentConfig):
+        return _segmenter(library.AutoModelForUniversalSegmentation, loaded, images)
     # Auto does not know the class with two heads.
     kind = (
         library.DeiTForImageClassificationWithTeacher
@@ -84,6 +87,16 @@ def _detector(kind: Any, loaded: Loaded, images: Tensor) -> dict[str, Tensor]:
     with _folder(loaded, "hf") as folder:
         found = kind.from_pretrained(folder, attn_implementation="eager").eval()(images)
     return {"logits": found.logits, "pred_boxes": found.pred_boxes}
+
+
+def _segmenter(kind: Any, loaded: Loaded, images: Tensor) -> dict[str, Tensor]:
+    with _folder(loaded, "hf") as folder:
+        found = kind.from_pretrained(folder, attn_implementation="eager").eval()(images)
+    return {
+        "masks": found.masks_queries_logits,
+        "logits_class": found.class_queries_logits,
+        "last_hidden_state": found.last_hidden_state,
+    }
 
 
 def _layers(loaded: Loaded) -> list[str]:

@@ -25,7 +25,6 @@ from vitrail.verification import Verdict, Verification
 from vitrail.weights.checkpoint import Checkpoint, Held
 from vitrail.weights.convert import loaded_from
 from vitrail.weights.files.containers import open_checkpoint
-from vitrail.weights.formats import PendingFormatError
 from vitrail.weights.formats.torch_transformer import (
     load_transformer,
     match_transformer,
@@ -118,8 +117,6 @@ def _subject_of_case(source: str, given: Given, case: Case | None) -> _Subject:
     )
     try:
         return _subject(source, with_case)
-    except PendingFormatError:
-        raise
     except UserError as error:
         raise CheckpointError(
             f"{error}; {', '.join(said)} as golden case {case.folder.name} says: is it a case of "

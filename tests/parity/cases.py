@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from vitrail.golden import Case, read_case
 from vitrail.weights.files.containers import open_checkpoint
-from vitrail.weights.formats import PendingFormatError, recognise
+from vitrail.weights.formats import recognise
 from vitrail.weights.formats.torch_transformer import recognises_transformer
 from vitrail.weights.load import Inspected, inspect_checkpoint
 
@@ -32,21 +32,14 @@ every_case = pytest.mark.parametrize(
 
 
 def opened(name: str, scratch: Path) -> tuple[Case, Path]:
-    """A case and its native checkpoint, which is built first where the case has a recipe only.
-
-    A case of a task that is not built yet is skipped, with the reason; anything else that cannot
-    be recognised fails.
-    """
+    """A case and its native checkpoint, which is built first where the case has a recipe only."""
     folder = FOLDER / name
     case = with_drawn_inputs(read_case(folder))
     checkpoint = case.table["checkpoint"]
     path = build_native(case, scratch) if checkpoint is None else folder / checkpoint
-    try:
-        found = open_checkpoint(path)
-        if not recognises_transformer(found):
-            recognise(found)
-    except PendingFormatError as pending:
-        pytest.skip(f"{name}: not compared, the task '{pending.task}' is not built yet")
+    found = open_checkpoint(path)
+    if not recognises_transformer(found):
+        recognise(found)
     return case, path
 
 

@@ -12,7 +12,7 @@ from vitrail.errors import CheckpointError
 from vitrail.tasks import TaskConfig
 from vitrail.tasks.detect import DetectConfig
 from vitrail.tasks.detectors import EncoderConfig, QueryReadout
-from vitrail.types import Detections
+from vitrail.types import Detections, MaskQueries, PixelLogits
 from vitrail.weights.convert import TARGETS, convert, loaded_from, refusal, write_loaded
 from vitrail.weights.formats import WRITERS
 from vitrail.weights.load import Loaded, load_checkpoint, read_inspected
@@ -53,8 +53,19 @@ def test_weights_and_outputs_survive(name: str, to: str, tmp_path: Path) -> None
             torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
 
 
-def answers(output: torch.Tensor | Detections) -> list[torch.Tensor]:
-    return [output.logits, output.boxes] if isinstance(output, Detections) else [output]
+Answer = torch.Tensor | Detections | PixelLogits | MaskQueries
+
+
+def answers(output: Answer) -> list[torch.Tensor]:
+    match output:
+        case Detections(logits=logits, boxes=boxes):
+            return [logits, boxes]
+        case MaskQueries(logits=logits, masks=masks):
+            return [logits, masks]
+        case PixelLogits(logits=logits):
+            return [logits]
+        case torch.Tensor():
+            return [output]
 
 
 def refused(loaded: Loaded, to: str) -> bool:

@@ -242,6 +242,7 @@ def _vit_faults(config: ViTConfig) -> dict[str, bool]:
         "there is layer_scale": config.layer_scale is not None,
         f"norm is {config.norm}": config.norm != "pre",
         "norm_after_pool is true": config.norm_after_pool,
+        "final_norm is false": not config.final_norm,
     }
 
 

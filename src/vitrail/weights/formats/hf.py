@@ -22,6 +22,7 @@ from vitrail.errors import CheckpointError
 from vitrail.tasks import TaskConfig
 from vitrail.tasks.classify import ClassifyConfig
 from vitrail.tasks.detect import DetectConfig
+from vitrail.tasks.segment import SegmentConfig
 from vitrail.weights.checkpoint import Checkpoint
 from vitrail.weights.formats.hf_processor import (
     Processor,
@@ -257,13 +258,13 @@ def _json(table: Mapping[str, Any]) -> bytes:
 
 
 def _labels_of(task: TaskConfig | None) -> dict[str, Any]:
-    if not isinstance(task, ClassifyConfig | DetectConfig):
+    if not isinstance(task, ClassifyConfig | DetectConfig | SegmentConfig):
         return {}
     labels = {
         "id2label": {str(i): name for i, name in enumerate(task.classes)},
         "label2id": {name: i for i, name in enumerate(task.classes)},
     }
-    if isinstance(task, DetectConfig):
+    if not isinstance(task, ClassifyConfig):
         return labels
     kind = "multi_label_classification" if task.multilabel else "single_label_classification"
     return {**labels, "problem_type": kind}

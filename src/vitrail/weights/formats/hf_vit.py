@@ -204,6 +204,7 @@ def check_vit(config: ViTConfig, described: Described, resampling: Resampling = 
         (norms, "norm after the residual sum, after pooling or on queries and keys"),
         (plain, "SwiGLU and LayerScale in vit and deit"),
         (config.pool == "class", f"pool '{config.pool}' in vit and deit"),
+        (config.final_norm, "ViT without a last norm"),
         (not config.detection_tokens, "detection tokens in a classifier"),
         (
             not any(side % config.stride for side in config.image_size),

@@ -79,6 +79,7 @@ def refuses_vit(described: Described) -> str:
         "timm adds positions at the stem only": backbone.positions_in != "stem",
         "timm has no detection tokens": backbone.detection_tokens > 0,
         "timm's norms precede the branches": backbone.norm != "pre",
+        "timm's models end in a norm": not backbone.final_norm,
         f"timm's LayerNorm has epsilon 1e-6, not {backbone.eps:g}": backbone.eps != 1e-6,
         f"timm has no '{backbone.pool}' pooling": backbone.pool not in POOLS.values(),
         "timm has no layer before the head": task is not None and task.hidden is not None,

@@ -1,0 +1,91 @@
+"""Hugging Face's image processor of EoMT as our preprocessing, and back.
+
+Images keep their aspect ratio. For semantic answers the short side has a length and the long one
+is cut into square windows; for objects all of the image lies in a square, filled up with black.
+Ours is `Fit` in both cases: it shows the whole image instead of windows, and masks what was filled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from vitrail.config import build
+from vitrail.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, Fit, Preprocess
+from vitrail.weights.formats.hf_processor import check_colours, colours, colours_json, resampling
+from vitrail.weights.formats.hf_settings import LARGEST, Settings
+
+SIDE = 640
+"""Of the class without a file."""
+
+
+def cuts_windows(settings: Settings) -> bool:
+    """Whether images are cut into windows, as semantic models have them."""
+    return settings.flag("do_split_image", default=False)
+
+
+def read_eomt_processor(settings: Settings, patch: int) -> tuple[Preprocess, tuple[str, ...]]:
+    """A table of the processor as our rule, and what is to be said of it.
+
+    Args:
+        settings: The processor's file.
+        patch: Pixels a patch.
+    """
+    mean, std = colours(settings, (IMAGENET_MEAN, IMAGENET_STD))
+    rule, note = _resize(settings, patch)
+    table = {
+        "resize": rule,
+        "interpolation": resampling(settings, 2),
+        "mean": mean,
+        "std": std,
+    }
+    return build(Preprocess, table, source=settings.source), (note,)
+
+
+def _resize(settings: Settings, patch: int) -> tuple[Fit, str]:
+    size = settings.table.get("size")
+    if not isinstance(size, Mapping):
+        inner = Settings(settings.source, {"shortest_edge": settings.whole("size", SIDE)})
+    else:
+        inner = Settings(f"{settings.source}: size", cast("Mapping[str, Any]", size))
+    windows = cuts_windows(settings)
+    short = inner.whole("shortest_edge", SIDE)
+    long = inner.whole("longest_edge", LARGEST if windows else short)
+    if windows:
+        note = (
+            f"images are shown whole, with a short side of {short}; the processor cuts windows of "
+            f"{short} x {short}"
+        )
+        return Fit(short=short, long=long, multiple=patch), note
+    note = "what is filled up is masked; the processor fills with black pixels that the model sees"
+    return Fit(short=short, long=long, multiple=long if short == long else patch), note
+
+
+def check_eomt_processor(preprocess: Preprocess, patch: int) -> str:
+    """Why the processor cannot do this, or an empty string."""
+    match preprocess.resize:
+        case Fit(cut_to=1, short=short, long=long, multiple=multiple) if multiple == patch or (
+            short == long == multiple
+        ):
+            return check_colours(preprocess)
+        case Fit():
+            return f"its processor fills up to a square, or to whole patches of {patch} pixels"
+        case rule:
+            return f"its processor keeps the aspect ratio; it has no resize rule '{rule.kind}'"
+
+
+def eomt_processor_json(preprocess: Preprocess) -> dict[str, Any]:
+    """`preprocessor_config.json` for what `check_eomt_processor` lets pass."""
+    rule = preprocess.resize
+    assert isinstance(rule, Fit), "`check_eomt_processor` comes first"
+    square = rule.short == rule.long
+    return {
+        **colours_json(preprocess),
+        "do_pad": square,
+        "do_split_image": not square,
+        "image_processor_type": "EomtImageProcessor",
+        "size": {
+            "shortest_edge": rule.short,
+            "longest_edge": None if rule.long == LARGEST else rule.long,
+        },
+    }
