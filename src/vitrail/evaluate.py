@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from vitrail.data.dataset import Dataset
+from vitrail.data.dataset import Dataset, Picked
 from vitrail.data.loader import Workers
 from vitrail.data.open import Split, open_source
+from vitrail.data.recognise import Wanted
 from vitrail.errors import DataError
 from vitrail.metrics.measured import Measured
 from vitrail.model import Model
@@ -87,14 +88,14 @@ def evaluation_of(
     good = [i for i, row in enumerate(rows) if row.prediction is not None]
     if not good:
         raise DataError(f"none of the {len(rows)} samples can be read; `vitrail check` lists why")
-    result = metrics_of(
-        model, [rows[i] for i in good], [targets[i] for i in good], intervals=intervals
-    )
+    result = metrics_of(model, [rows[i] for i in good], Picked(targets, good), intervals=intervals)
     bad = tuple(Skipped(row.path, row.error) for row in rows if row.error is not None)
     return Evaluation(len(good), result, tuple(rows), bad)
 
 
-def choose_split(data: str, split: str, provenance: Provenance) -> tuple[Split, str]:
+def choose_split(
+    data: str, split: str, provenance: Provenance, *, task: Wanted | None = None
+) -> tuple[Split, str]:
     """Which part of a data set an evaluation is about.
 
     `auto` takes a test part that the data itself brings; on the very data that the model was
@@ -106,7 +107,7 @@ def choose_split(data: str, split: str, provenance: Provenance) -> tuple[Split, 
     if split != "auto":
         return cast("Split", split), f"measuring split '{split}' as asked"
     try:
-        source = open_source(data, seed=provenance.seed)
+        source = open_source(data, seed=provenance.seed, task=task)
     except DataError:
         # Nothing to train on, of one class for example, may still be measured as a whole.
         return "all", "measuring all images"

@@ -286,9 +286,10 @@ def test_a_metric_that_is_not_measured_is_refused(tmp_path: Path) -> None:
         make_trainer(tmp_path, "stop.metric=top5")
     several = in_memory()
     several.multilabel = True
-    assert selection_metric(several, make_recipe()) == "map"
+    task = make_trainer(tmp_path).model.task
+    assert selection_metric(task, several, make_recipe()) == "map"
     with pytest.raises(ConfigError, match="take one of map, exact_match"):
-        selection_metric(several, make_recipe("stop.metric=top1"))
+        selection_metric(task, several, make_recipe("stop.metric=top1"))
 
 
 @pytest.mark.parametrize("metric", ["top1", "balanced_accuracy", "f1", "nll", "ece"])

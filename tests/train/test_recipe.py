@@ -40,7 +40,7 @@ def test_a_preset_starts_with_command_hardware_and_result(name: str) -> None:
     assert comment[0].startswith("vitrail train"), "the command"
     text = " ".join(comment)
     assert re.search(r"\b(CPU|GPU)s?\b|\b[AHV]100\b", text), "the hardware"
-    assert re.search(r"top-1|AP50|accuracy|%", text), "the expected result"
+    assert re.search(r"top-1|AP50|accuracy|mIoU|\bF1\b|%", text), "the expected result"
     assert re.search(r"\d", text), "in figures"
 
 

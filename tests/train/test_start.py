@@ -20,7 +20,7 @@ from pictures import QUICK, in_memory, write_folder, write_multilabel
 from presets import PRESETS, preset_model
 from tiny import ListDataset, photo, randomise, tiny_config, tiny_model
 from vitrail.backbones.swin import SwinConfig, SwinV2Config
-from vitrail.backbones.vit import PatchStemConfig
+from vitrail.backbones.vit import ConvStemConfig, PatchStemConfig
 from vitrail.config import build, override
 from vitrail.data.dataset import Source
 from vitrail.data.open import open_images, open_labelled
@@ -28,12 +28,15 @@ from vitrail.data.preprocess import CenterCrop, Squash
 from vitrail.errors import CheckpointError, ConfigError, ModelFileError, UserError
 from vitrail.evaluate import evaluate
 from vitrail.model import Model, ModelConfig
+from vitrail.nn.patches import resize_patches
 from vitrail.predict import predict
 from vitrail.tasks.classify import ClassifyConfig
+from vitrail.tasks.segment import SegmentConfig
+from vitrail.tasks.segmenters import LinearReadout
 from vitrail.tasks.transcribe import TranscribeConfig
 from vitrail.train import run as run_module
 from vitrail.train import start as start_module
-from vitrail.train.carry import carry, keeps_head
+from vitrail.train.carry import at_patch_size, carry, keeps_head
 from vitrail.train.recipe import Recipe
 from vitrail.train.run import Event, Said, TrainResult, train
 from vitrail.train.start import Start, fit_to_data, start_file
@@ -100,6 +103,66 @@ def test_positions_of_every_kind_are_stretched_by_their_own_convention(kind: str
         assert start.model.config.preprocess.output_size(99, 99) == (16, 16)
         said = " ".join(done for _, done in rows_of(start).values())
         assert ("resampled" in said) == (kind in ("learned_1d", "learned_2d", "relative_2d"))
+
+
+@pytest.mark.parametrize("patch", [2, 6])
+def test_patches_of_another_size_see_what_the_old_ones_saw(patch: int) -> None:
+    model = tiny_model(backbone=tiny_config(image_size=(24, 24)))
+    change = f"model.backbone.stem.patch_size={patch}"
+    start = fit_to_data(origin_of(model), recipe_of(change), source_of())
+    old, new = (each.backbone.patch_embed.proj for each in (model, start.model))
+    assert torch.equal(new.weight, resize_patches(old.weight, (patch, patch)))
+    assert torch.equal(new.bias, old.bias)
+    rows = rows_of(start)
+    said = f"taken, patches resized from 4 x 4 to {patch} x {patch} pixels (FlexiViT)"
+    assert rows["backbone.patch_embed"] == ("2 tensors", said)
+    side = 24 // patch
+    assert f"resampled from 6 x 6 to {side} x {side} places" in rows["backbone.pos_embed"][1]
+    images = torch.stack([photo(i, 24, 24) for i in range(2)])
+    assert start.model(images).shape == (2, 3)
+
+
+def test_an_enlarged_image_has_the_same_tokens_through_larger_patches() -> None:
+    """Patches of one colour are the same at any size."""
+    model = tiny_model()
+    changes = "model.image_size=[16, 24]", "model.backbone.stem.patch_size=8"
+    start = fit_to_data(origin_of(model), recipe_of(*changes), source_of())
+    assert start.model.config.backbone.positions == model.config.backbone.positions
+    small = torch.rand(2, 3, 2, 3, generator=torch.Generator().manual_seed(0))
+    small, large = (small.repeat_interleave(n, 2).repeat_interleave(n, 3) for n in (4, 8))
+    with torch.no_grad():
+        wanted, found = model.backbone(small), start.model.eval().backbone(large)
+    torch.testing.assert_close(found.tokens, wanted.tokens, atol=1e-4, rtol=1e-4)
+
+
+def test_one_model_runs_at_several_patch_sizes() -> None:
+    model = tiny_model(backbone=tiny_config(image_size=(24, 24)))
+    colour = torch.randint(0, 256, (2, 3, 1, 1), dtype=torch.uint8)
+    images = colour.expand(2, 3, 24, 24)
+    for patch in (2, 3, 4, 6, 8, 12):
+        moved = at_patch_size(model, patch)
+        assert moved.backbone.strides == (patch,)
+        assert not moved.training
+        with torch.no_grad():
+            features = moved.backbone(model.normalise(images))
+            assert features.maps[0].shape[2:] == (24 // patch, 24 // patch)
+            assert moved(images).shape == (2, 3)
+            if patch == 4:
+                assert torch.equal(moved(images), model(images))
+    conv = tiny_model(backbone=tiny_config(stem=ConvStemConfig(widths=(4, 8), strides=(2, 2))))
+    with pytest.raises(ConfigError, match="the model has no plain patches"):
+        at_patch_size(conv, 8)
+
+
+def test_a_head_of_one_patch_size_is_not_run_at_another() -> None:
+    task = SegmentConfig(classes=("road",), readout=LinearReadout(logits="pixel"))
+    model = Model(tiny_model().config.model_copy(update={"task": task}))
+    with pytest.raises(ConfigError, match="the head is made for patches of 4 pixels; train it"):
+        at_patch_size(model, 8)
+    cell = task.model_copy(update={"readout": LinearReadout()})
+    model = Model(model.config.model_copy(update={"task": cell}))
+    logits = at_patch_size(model, 2)(torch.zeros(1, 3, 8, 12, dtype=torch.uint8)).logits
+    assert logits.shape == (1, 1, 4, 6)
 
 
 def swin(kind: type[SwinConfig | SwinV2Config]) -> Model:

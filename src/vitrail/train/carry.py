@@ -12,14 +12,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitrail.backbones import build_backbone
+from vitrail.backbones.vit import PatchStemConfig, ViTConfig
 from vitrail.errors import ConfigError
 from vitrail.model import Model
+from vitrail.nn.patches import PatchStem, resize_patches
 from vitrail.nn.positions import Learned1d, Learned2d, RelativeBias2d, resample_table
 from vitrail.nn.windows import RelativePositions
 from vitrail.tasks import TaskConfig
 from vitrail.tasks.classify import Classify, ClassifyConfig
 from vitrail.tasks.detect import Detect, DetectConfig
+from vitrail.tasks.segment import Segment, SegmentConfig
 from vitrail.tasks.transcribe import TranscribeConfig
+from vitrail.train.carry_classes import with_known_classes
 from vitrail.weights.origin import Origin
 
 State = Mapping[str, Tensor]
@@ -53,6 +57,42 @@ def carry(origin: Origin, model: Model) -> tuple[Carried, ...]:
     return (*_carry_backbone(origin, model), *_carry_task(origin, model))
 
 
+def at_patch_size(model: Model, patch_size: int) -> Model:
+    """A model that cuts images into other patches, with the same weights and no training.
+
+    Smaller patches see more and cost more. A model that was trained with one size is at its best
+    there; how far it may be moved is told by measuring it (Beyer et al. 2023, FlexiViT, Fig. 3).
+
+    Args:
+        model: A Vision Transformer with plain patches, and a head that does not depend on them.
+        patch_size: Pixels of a side.
+
+    Raises:
+        ConfigError: it has no plain patches, or its head is made for theirs.
+    """
+    config = model.config
+    backbone = config.backbone
+    if not isinstance(backbone, ViTConfig) or not isinstance(backbone.stem, PatchStemConfig):
+        raise ConfigError("patch_size: the model has no plain patches; take a ViT that has")
+    stem = PatchStemConfig(patch_size=patch_size)
+    wanted = config.model_copy(update={"backbone": backbone.model_copy(update={"stem": stem})})
+    other = Model(wanted).to(next(model.parameters()).device)
+    state = model.state_dict()
+    fits = {name: tensor.shape for name, tensor in other.task.state_dict().items()}
+    if fits != {name: tensor.shape for name, tensor in model.task.state_dict().items()}:
+        raise ConfigError(
+            f"patch_size = {patch_size}: the head is made for patches of "
+            f"{backbone.stem.patch_size} pixels; train it with --weights and "
+            f"--set model.backbone.stem.patch_size={patch_size}"
+        )
+    origin = Origin(
+        "the model", "", backbone, config.task, config.preprocess, state, licence="", sha256=""
+    )
+    _carry_backbone(origin, other)
+    other.task.load_state_dict(model.task.state_dict())
+    return other.train(model.training)
+
+
 def keeps_head(old: TaskConfig | None, new: TaskConfig) -> bool:
     """Whether the head of a file serves new data: the same classes by name, in any order."""
     match old, new:
@@ -66,6 +106,7 @@ def keeps_head(old: TaskConfig | None, new: TaskConfig) -> bool:
 
 
 def _carry_backbone(origin: Origin, model: Model) -> list[Carried]:
+    """The same of the backbone alone."""
     with torch.device("meta"):
         before = dict(_modules(build_backbone(origin.backbone)))
     state = _below(origin.state, "backbone.")
@@ -125,6 +166,11 @@ def _resample(new: nn.Module, old: nn.Module | None, state: State) -> dict[str, 
         case RelativeBias2d(), RelativeBias2d() if new.base != old.base:
             table = _bicubic(state["weight"], (new.weight.shape[2], new.weight.shape[3]))
             return {"weight": (table, _stretched(old.base, new.base, "bicubic"))}
+        case PatchStem(), PatchStem() if new.stride != old.stride:
+            patches = resize_patches(state["proj.weight"], (new.stride, new.stride))
+            sides = [f"{stem.stride} x {stem.stride}" for stem in (old, new)]
+            what = f"patches resized from {sides[0]} to {sides[1]} pixels (FlexiViT)"
+            return {"proj.weight": (patches, what)}
         case RelativePositions(), RelativePositions() if new.size != old.size:
             sides = [2 * size - 1 for size in (old.size, new.size)]
             square = state["table"].T.reshape(1, -1, sides[0], sides[0])
@@ -155,8 +201,13 @@ def _carry_task(origin: Origin, model: Model) -> list[Carried]:
     found = {group: _count(names) for group, names in groups.items()}
     if isinstance(model.task, Detect) and isinstance(old, DetectConfig):
         return _carry_detector(old, model.task, state, found)
+    if isinstance(model.task, Segment) and isinstance(old, SegmentConfig):
+        backbone = model.backbone
+        kept = with_known_classes(old, model.task, state, backbone.channels, backbone.strides)
+        if kept is not None:
+            return _carry_segmenter(old, model.task, kept, found)
     new = model.task.config
-    assert isinstance(new, ClassifyConfig | TranscribeConfig | DetectConfig)
+    assert isinstance(new, ClassifyConfig | TranscribeConfig | DetectConfig | SegmentConfig)
     if old is not None and origin.named and keeps_head(old, new):
         return _keep_head(old, model, state, found)
     why = _why_new(origin, new)
@@ -194,6 +245,17 @@ def _carry_detector(
     ]
 
 
+def _carry_segmenter(
+    old: SegmentConfig, task: Segment, state: Mapping[str, Tensor], found: Mapping[str, str]
+) -> list[Carried]:
+    """Everything but what belongs to classes that the file does not know by name."""
+    task.load_state_dict(state)
+    classes = task.config.classes
+    known = len(set(classes).intersection(old.classes))
+    text = f"taken; of {len(classes)} classes {known} by name, {len(classes) - known} new"
+    return [Carried(f"task.{name}", count, text) for name, count in found.items()]
+
+
 def _is_class_row(name: str, tensor: Tensor, config: DetectConfig) -> bool:
     """Whether a tensor has one row a class: the last linear map of each classifier."""
     owner = name.rsplit(".", 1)[0]
@@ -225,13 +287,15 @@ def _why_new(origin: Origin, new: TaskConfig) -> str:
         case None, _:
             return "the file has no head"
         case ClassifyConfig(), ClassifyConfig() if set(old.classes) == set(new.classes):
-            if not origin.named:
-                return "the file numbers its classes, it does not name them"
-            return "one label an image and several need different heads"
+            several = "one label an image and several need different heads"
+            unnamed = "the file numbers its classes, it does not name them"
+            return several if origin.named else unnamed
         case ClassifyConfig(), ClassifyConfig():
             return f"the data's {len(new.classes)} classes instead of {len(old.classes)} others"
         case TranscribeConfig(), TranscribeConfig():
             return "another alphabet or decoder"
+        case SegmentConfig(), SegmentConfig():
+            return "the head is made for patches of another size"
         case _:
             return f"the file's task is {old.kind}"
 

@@ -12,6 +12,7 @@ from vitrail.data import planted, shapes
 from vitrail.data.dataset import Dataset, Source
 from vitrail.errors import BadSampleError, DataError
 from vitrail.train.recipe import Recipe, load_recipe
+from vitrail.types import Segments
 
 LOOK = 32
 """Images whose size is looked at."""
@@ -25,6 +26,13 @@ DETECT_AREA = 192 * 256
 """Pixels that a detector from scratch sees of an image."""
 FINE_SIDE = 160
 """Up to this side a detector from scratch has a cell every 8 pixels, beyond it every 16."""
+SEGMENT_SIDE = 256
+"""Side of the tiles that a segmenter from scratch sees, and of the images in which it finds
+objects."""
+THIN = 12.0
+"""Pixels up to which a mask of one class counts as thin: such things are narrower than a patch."""
+VIEWS = 256
+"""Random views of images an epoch of a segmenter has at least."""
 ONE_SHAPE = 1.1
 """Greatest ratio of the aspect ratios of images that count as one shape."""
 _RATES = {"head": 1e-2, "lora": 2e-3}
@@ -95,11 +103,13 @@ def choose_recipe(
         overrides.insert(1, f"model.resize={_detect_resize(train)}")
         if max(rows, columns) <= FINE_SIDE:
             overrides.insert(2, "model.name=vit_nano_conv8_128")
+    elif name in ("segment", "segment-thin", "segment-objects"):
+        overrides = [*_segment_size(name, train, height, width), *overrides]
     elif name == "small-images":
         overrides.insert(0, f"model.name={_small_model(side)}")
         overrides.insert(1, f"model.image_size=[{height}, {width}]")
     recipe = load_recipe(name, overrides)
-    epochs = recipe.schedule.epochs_for(len(train))
+    epochs = recipe.schedule.epochs_for(len(train) * recipe.data.views)
     schedule = recipe.schedule.model_copy(update={"epochs": epochs})
     recipe = recipe.model_copy(update={"schedule": schedule})
     return Chosen(name, recipe, f"{reason}; {epochs} epochs for {len(train)} training images")
@@ -113,6 +123,28 @@ def typical_size(dataset: Dataset) -> tuple[int, int]:
     """
     sizes = _some_sizes(dataset)
     return round(median(h for h, _ in sizes)), round(median(w for _, w in sizes))
+
+
+def typical_width(train: Dataset) -> float | None:
+    """Median width in pixels of what the masks of one class show, by area and skeleton.
+
+    None where there are several classes, or no mask shows anything.
+    """
+    from vitrail.metrics.topology import skeleton
+
+    if len(train.classes) > 1 or not train.background:
+        return None
+    widths: list[float] = []
+    for index in range(0, len(train), max(1, len(train) // LOOK)):
+        try:
+            target = train.targets[index]
+        except BadSampleError:
+            continue
+        assert isinstance(target, Segments), "data with masks"
+        mask = (target.ids > 0).any(0).numpy()
+        length = int(skeleton(mask).sum())
+        widths += [int(mask.sum()) / length] if length else []
+    return median(widths) if widths else None
 
 
 def _some_sizes(dataset: Dataset) -> list[tuple[int, int]]:
@@ -134,18 +166,35 @@ def _some_sizes(dataset: Dataset) -> list[tuple[int, int]]:
 def _preset(source: Source, side: int) -> tuple[str, str]:
     train = source.splits["train"]
     count = len(train)
+    on_image = _on_image(source)
+    if on_image is not None:
+        return on_image
     if train.text:
         return "strips", "the labels are texts"
-    built_in = source.name.partition(":")[0]
-    if built_in in (planted.NAME, shapes.NAME):
-        return built_in, "the built-in data of that name"
-    if train.boxes:
-        return "detect", "the labels are boxes"
+    if source.name.partition(":")[0] == planted.NAME:
+        return planted.NAME, "the built-in data of that name"
     if side <= SMALL_SIDE:
         return "small-images", f"images are about {side} pixels large (up to {SMALL_SIDE})"
     if count < MANY:
         return "small-data", f"{count} photos of about {side} pixels, fewer than {MANY}"
     return "deit", f"{count} photos, enough for the published recipe"
+
+
+def _on_image(source: Source) -> tuple[str, str] | None:
+    """The preset for labels that lie on the image."""
+    train = source.splits["train"]
+    if train.segments == "semantic":
+        wide = typical_width(train)
+        if wide is not None and wide <= THIN:
+            return "segment-thin", f"the labels are masks about {wide:.0f} pixels wide"
+        return "segment", "the labels are masks of classes"
+    if train.segments is not None:
+        return "segment-objects", "the labels are masks of objects"
+    if not train.boxes:
+        return None
+    if source.name == shapes.NAME:
+        return shapes.NAME, "the built-in data of that name"
+    return "detect", "the labels are boxes"
 
 
 def _fine_tuning(train: Dataset, side: int, method: str | None) -> tuple[str, str, list[str]]:
@@ -154,6 +203,8 @@ def _fine_tuning(train: Dataset, side: int, method: str | None) -> tuple[str, st
         return "strips", "weights are given, and the labels are texts", ["optim.lr=5e-4"]
     if train.boxes:
         return "detect-fine-tune", "weights are given, and the labels are boxes", []
+    if train.segments is not None:
+        return "segment-fine-tune", "weights are given, and the labels are masks", []
     changes: list[str] = []
     if side <= SMALL_SIDE:  # nothing is mirrored there, as in `small-images`
         changes += ["augment.hflip=0.0", 'augment.geometry={kind="affine"}']
@@ -174,6 +225,17 @@ def _detect_size(height: int, width: int) -> tuple[int, int]:
     scale = min(1.0, math.sqrt(DETECT_AREA / (height * width)))
     rows, columns = (max(1, round(side * scale / 32)) * 32 for side in (height, width))
     return rows, columns
+
+
+def _segment_size(name: str, train: Dataset, height: int, width: int) -> list[str]:
+    """Tiles at the images' own scale for classes, whole images for objects."""
+    views = f"data.views={-(-VIEWS // len(train))}"
+    if name != "segment-objects":
+        rows, columns = (min(SEGMENT_SIDE, max(1, -(-side // 32)) * 32) for side in (height, width))
+        return [f"model.image_size=[{rows}, {columns}]", "model.resize=tiles", views]
+    scale = min(1.0, math.sqrt(SEGMENT_SIDE**2 / (height * width)))
+    rows, columns = (max(1, round(side * scale / 32)) * 32 for side in (height, width))
+    return [f"model.image_size=[{rows}, {columns}]", f"model.resize={_detect_resize(train)}", views]
 
 
 def _detect_resize(train: Dataset) -> str:

@@ -19,13 +19,16 @@ from torch import Tensor, nn
 from vitrail.data.augment import Augment
 from vitrail.data.box_augment import BoxAugment
 from vitrail.data.buckets import buckets_of
-from vitrail.data.dataset import Dataset
+from vitrail.data.dataset import Dataset, Subset
 from vitrail.data.loader import Loader, Transform, on_image
+from vitrail.data.mask_augment import MaskAugment
 from vitrail.data.order import Bucketed, Order, Shuffled, sample_rng
 from vitrail.data.preprocess import Fit
 from vitrail.errors import ConfigError, ModelFileError, NonFiniteLossError
 from vitrail.evaluate import Evaluation, evaluate
 from vitrail.model import Model
+from vitrail.tasks.segment import Segment, SegmentConfig
+from vitrail.tasks.task import Task
 from vitrail.train.checkpoint import Position, load_checkpoint, save_checkpoint
 from vitrail.train.ema import Ema
 from vitrail.train.interrupt import Interrupt, InterruptedRunError
@@ -34,7 +37,7 @@ from vitrail.train.lora import merged
 from vitrail.train.objective import build_objective
 from vitrail.train.optim import build_optimizer, learning_rate, prepare
 from vitrail.train.progress import Clock, Progress
-from vitrail.train.recipe import DetectRecipe, Recipe
+from vitrail.train.recipe import DetectRecipe, Recipe, SegmentRecipe
 from vitrail.types import Batch
 from vitrail.weights.modelfile import Provenance, save_model
 
@@ -68,7 +71,7 @@ class Trainer:
         self.model, self.val, self.recipe, self.run = model, val, recipe, run
         self.listener = listener
         self.epochs = recipe.schedule.epochs
-        self.metric = selection_metric(train, recipe)
+        self.metric = selection_metric(model.task, train, recipe)
         self.frozen = [*prepare(model, recipe.optim), *_resting(train, model, recipe)]
         self.optimizer = build_optimizer(model, recipe.optim)
         self.ema = Ema(model, recipe.ema) if recipe.ema else None
@@ -331,13 +334,13 @@ class Trainer:
         self.position = self.position.model_copy(update=changes)
 
 
-def selection_metric(train: Dataset, recipe: Recipe) -> str:
+def selection_metric(task: Task[Any, Any], train: Dataset, recipe: Recipe) -> str:
     """The metric that decides which weights are kept.
 
     Raises:
         ConfigError: the recipe names one that is not measured on such data.
     """
-    known = _metrics_of(train)
+    known = _metrics_of(task, train)
     metric = recipe.stop.metric or known[0]
     if metric not in known:
         raise ConfigError(
@@ -346,8 +349,10 @@ def selection_metric(train: Dataset, recipe: Recipe) -> str:
     return metric
 
 
-def _metrics_of(train: Dataset) -> tuple[str, ...]:
-    """The metrics that such data have, the usual one first."""
+def _metrics_of(task: Task[Any, Any], train: Dataset) -> tuple[str, ...]:
+    """The metrics that such answers and data have, the usual one first."""
+    if isinstance(task, Segment):
+        return _metrics_of_masks(task.config)
     if train.text:
         return ("exact_match", "cer")
     if train.boxes:
@@ -358,13 +363,26 @@ def _metrics_of(train: Dataset) -> tuple[str, ...]:
     return ("top1", "balanced_accuracy", *top5, "f1", "nll", "ece")
 
 
+def _metrics_of_masks(task: SegmentConfig) -> tuple[str, ...]:
+    match task.answer:
+        case "semantic":
+            return ("f1", "dice", "miou") if task.binary else ("miou", "dice", "f1")
+        case "instance":
+            return ("mask_map", "mask_map50")
+        case "panoptic":
+            return ("pq",)
+
+
 def _training_loader(train: Dataset, model: Model, recipe: Recipe) -> Loader:
-    batch_size = min(recipe.data.batch_size, len(train))
+    shown = train
+    if recipe.data.views > 1:
+        shown = Subset(train, list(range(len(train))) * recipe.data.views)
+    batch_size = min(recipe.data.batch_size, len(shown))
     return Loader(
-        train,
+        shown,
         _transform(train, model, recipe),
         batch_size=batch_size,
-        order=_order(train, model, recipe, batch_size),
+        order=_order(shown, model, recipe, batch_size),
         seed=recipe.seed,
         workers=recipe.data.workers,
         drop_last=True,
@@ -373,13 +391,22 @@ def _training_loader(train: Dataset, model: Model, recipe: Recipe) -> Loader:
 
 
 def _resting(train: Dataset, model: Model, recipe: Recipe) -> list[nn.Module]:
-    """Batch norms of weights that a detector goes on from, which keep their statistics.
+    """Batch norms of weights that are gone on from, which keep their statistics.
 
-    Detectors train in batches of a few images, whose own statistics are worth less (DETR).
+    Detectors and segmenters train in batches of a few images, whose own statistics are worth less
+    (DETR). Those of a fresh head have none yet, and learn them.
     """
-    if recipe.weights is None or not train.boxes:
+    if recipe.weights is None or not (train.boxes or train.segments):
         return []
-    return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    return [norm for norm in norms if _has_statistics(norm)]
+
+
+def _has_statistics(norm: nn.BatchNorm2d) -> bool:
+    mean, var = norm.running_mean, norm.running_var
+    assert mean is not None
+    assert var is not None
+    return bool(mean.any()) or bool((var != 1).any())
 
 
 def _order(train: Dataset, model: Model, recipe: Recipe, batch_size: int) -> Order:
@@ -391,6 +418,8 @@ def _order(train: Dataset, model: Model, recipe: Recipe, batch_size: int) -> Ord
 
 def _transform(train: Dataset, model: Model, recipe: Recipe) -> Transform:
     preprocess = model.config.preprocess
+    if train.segments is not None:
+        return MaskAugment((recipe.segment or SegmentRecipe()).augment, preprocess, train)
     if not train.boxes:
         return on_image(Augment(recipe.augment, preprocess))
     return BoxAugment((recipe.detect or DetectRecipe()).augment, preprocess, train)

@@ -12,15 +12,17 @@ from torch import Tensor, nn
 
 from vitrail.data.augment import AugmentConfig
 from vitrail.data.dataset import Dataset
-from vitrail.errors import ConfigError
+from vitrail.errors import BadSampleError, ConfigError, DataError
 from vitrail.model import Model, pixel_mask
 from vitrail.tasks.classify import Classify
 from vitrail.tasks.detect import Detect
+from vitrail.tasks.segment import Segment
+from vitrail.tasks.segment_loss import PixelLossConfig, PixelTruth
 from vitrail.tasks.transcribe import Transcribe
 from vitrail.train.distill import Distillation, TwoHeads, load_teacher
 from vitrail.train.mixing import mix, smooth
-from vitrail.train.recipe import MixRecipe, Recipe
-from vitrail.types import Batch, Boxes
+from vitrail.train.recipe import MixRecipe, Recipe, SegmentRecipe
+from vitrail.types import VOID, Batch, Boxes, Segments
 
 
 class Objective(ABC):
@@ -55,6 +57,8 @@ class ClassifyObjective(Objective):
             raise ConfigError("transcribe: the data has classes, no texts; leave its keys away")
         if recipe.detect is not None:
             raise ConfigError("detect: the data has classes, no boxes; leave its keys away")
+        if recipe.segment is not None:
+            raise ConfigError("segment: the data has classes, no masks; leave its keys away")
         if recipe.distill is not None:
             if task.config.multilabel:
                 raise ConfigError("distill: a teacher can help where an image has one label only")
@@ -126,6 +130,39 @@ class DetectObjective(Objective):
         return losses, torch.ones_like(losses)
 
 
+class SegmentObjective(Objective):
+    """Classes of pixels, or a query for every segment."""
+
+    def __init__(self, model: Model, task: Segment, train: Dataset, recipe: Recipe) -> None:
+        _insist_masks(recipe)
+        _insist_segments(train)
+        self.task = task
+        self.device = next(model.parameters()).device
+        self.pixels = (recipe.segment or SegmentRecipe()).loss
+        if task.segmenter.matched and self.pixels != PixelLossConfig():
+            raise ConfigError(
+                "segment.loss: queries that are matched with segments have losses of their own; "
+                "leave its keys away, or take another segment.readout"
+            )
+        self.weights = None
+        if recipe.class_weights == "balanced":
+            self.weights = pixel_weights(train, task).to(self.device)
+        self.forward = _maybe_compiled(model, recipe)
+
+    def __call__(
+        self,
+        images: UInt8[Tensor, "B 3 H W"],
+        batch: Batch,
+        rng: np.random.Generator,
+    ) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
+        """The masks of each view beside its segments."""
+        del rng
+        output = self.forward(images, pixel_mask(batch, self.device))
+        truth = self.task.encode(batch.targets, self.device, batch.extents)
+        losses = self.task.loss(output, truth, pixels=self.pixels, weights=self.weights)
+        return losses, torch.ones_like(losses)
+
+
 def build_objective(model: Model, train: Dataset, recipe: Recipe) -> Objective:
     """The loss that belongs to a model's task.
 
@@ -139,6 +176,8 @@ def build_objective(model: Model, train: Dataset, recipe: Recipe) -> Objective:
             return TranscribeObjective(model, task, recipe)
         case Detect() as task:
             return DetectObjective(model, task, recipe)
+        case Segment() as task:
+            return SegmentObjective(model, task, train, recipe)
         case other:
             raise AssertionError(f"no objective for {type(other).__name__}")
 
@@ -160,6 +199,8 @@ def _insist_readable(recipe: Recipe) -> None:
         raise ConfigError("class_weights works for classes, not for texts; set it to none")
     if recipe.detect is not None:
         raise ConfigError("detect: the data has texts, no boxes; leave its keys away")
+    if recipe.segment is not None:
+        raise ConfigError("segment: the data has texts, no masks; leave its keys away")
 
 
 def _insist_boxes(recipe: Recipe) -> None:
@@ -174,6 +215,40 @@ def _insist_boxes(recipe: Recipe) -> None:
         raise ConfigError("class_weights works for classes, not for boxes; set it to none")
     if recipe.transcribe is not None:
         raise ConfigError("transcribe: the data has boxes, no texts; leave its keys away")
+    if recipe.segment is not None:
+        raise ConfigError("segment: the data has boxes, no masks; leave its keys away")
+
+
+def _insist_masks(recipe: Recipe) -> None:
+    """Refuse what knows nothing of masks."""
+    if recipe.mix != MixRecipe():
+        raise ConfigError("mix: mixes classes of images, not masks; leave its keys away")
+    if recipe.augment != AugmentConfig():
+        raise ConfigError("augment: knows nothing of masks; segment.augment has the same and more")
+    if recipe.distill is not None:
+        raise ConfigError("distill works for classes, not for masks; leave its keys away")
+    if recipe.transcribe is not None or recipe.detect is not None:
+        key = "transcribe" if recipe.transcribe is not None else "detect"
+        raise ConfigError(f"{key}: the data has masks; leave its keys away, or take segment")
+
+
+def _insist_segments(train: Dataset) -> None:
+    """Look for one segment to learn from; mostly the first image has some.
+
+    Raises:
+        DataError: no image has any.
+    """
+    for index in range(len(train)):
+        try:
+            target = train.targets[index]
+        except BadSampleError:
+            continue
+        if isinstance(target, Segments) and any(label != VOID for label in target.labels):
+            return
+    raise DataError(
+        f"no mask of the {len(train)} training images shows a class, all is background or void; "
+        "check what wrote them"
+    )
 
 
 def _maybe_compiled(module: nn.Module, recipe: Recipe) -> nn.Module:
@@ -184,13 +259,40 @@ def class_weights(train: Dataset, recipe: Recipe) -> Float[Tensor, "C"]:
     """One weight a class with a mean of 1 over the samples; ones when classes count alike."""
     counts = torch.zeros(len(train.classes))
     for target in train.targets:
-        assert not isinstance(target, str | Boxes), "neither a text nor a box is a class"
+        assert not isinstance(target, str | Boxes | Segments), "no class"
         counts[[target] if isinstance(target, int) else list(target or ())] += 1
     if recipe.class_weights == "none":
         return torch.ones_like(counts)
     present = counts > 0
     weights = torch.where(present, counts.sum() / counts.clamp_min(1), 0.0)
     return weights / present.sum()
+
+
+COUNTED = 256
+"""Most images whose pixels are counted."""
+
+
+def pixel_weights(train: Dataset, task: Segment) -> Float[Tensor, "K"]:
+    """One weight an output, the background's first where there is one, with a mean of 1.
+
+    They follow from the square roots of the shares of pixels: with the shares themselves the
+    rarest pixels of a road would outweigh all others a hundred times.
+    """
+    if task.segmenter.matched:
+        raise ConfigError("class_weights: queries are matched with segments; set it to none")
+    shown = task.adapt(train)
+    counts = torch.zeros(len(task.config.classes) + task.config.background)
+    for index in range(0, len(shown), -(-len(shown) // COUNTED)):
+        try:
+            truth = task.encode([shown[index]])
+        except BadSampleError:
+            continue
+        assert isinstance(truth, PixelTruth)
+        classes = truth.classes
+        counts += torch.bincount(classes[classes >= 0], minlength=len(counts))
+    shares = counts / counts.sum().clamp_min(1)
+    weights = torch.where(counts > 0, shares.clamp_min(1e-9).rsqrt(), 0.0)
+    return weights / (weights * shares).sum().clamp_min(1e-9)
 
 
 def sample_weights(

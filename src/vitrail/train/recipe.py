@@ -13,9 +13,12 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_v
 from vitrail.config import Config, build, nearest, override, read_toml
 from vitrail.data.augment import AugmentConfig
 from vitrail.data.box_augment import BoxAugmentConfig
+from vitrail.data.mask_augment import MaskAugmentConfig
 from vitrail.data.workers import Auto, Workers
 from vitrail.errors import ConfigError
 from vitrail.tasks.detectors import QueryReadout
+from vitrail.tasks.segment_loss import PixelLossConfig
+from vitrail.tasks.segmenters import ClassQueriesReadout, SegmentReadout
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PRESETS = (
@@ -29,6 +32,10 @@ PRESETS = (
     "shapes",
     "detect",
     "detect-fine-tune",
+    "segment",
+    "segment-thin",
+    "segment-objects",
+    "segment-fine-tune",
 )
 
 
@@ -38,8 +45,9 @@ class ModelRecipe(Config):
     Attributes:
         name: A variant of `vitrail models`.
         image_size: Height and width that images are brought to; None keeps the variant's own.
-        resize: For boxes: `stretch` images to the size, or `fit` them into it and fill up;
-            None keeps what given weights do, else stretches.
+        resize: For boxes and masks: `stretch` images to the size, or `fit` them into it and fill
+            up; for masks also `tiles` of that size at the images' own scale. None keeps what given
+            weights do, else stretches.
         drop_path: Stochastic depth; None keeps the variant's own.
         backbone: Fields laid over the variant's backbone, as in `model.backbone.depth=6`.
         compile: Run training steps through `torch.compile`.
@@ -47,7 +55,7 @@ class ModelRecipe(Config):
 
     name: str = "vit_tiny_patch16_224"
     image_size: tuple[PositiveInt, PositiveInt] | None = None
-    resize: Literal["stretch", "fit"] | None = None
+    resize: Literal["stretch", "fit", "tiles"] | None = None
     drop_path: float | None = Field(default=None, ge=0, lt=1)
     backbone: dict[str, Any] = Field(default_factory=dict[str, Any])
     compile: bool = False
@@ -82,12 +90,15 @@ class LoaderRecipe(Config):
     Attributes:
         batch_size: Samples a batch.
         repeats: Showings of a picked sample in an epoch (repeated augmentation; DeiT uses 3).
+        views: Random views of every sample in an epoch, which grows by them: for a few large
+            images of which a view shows a part.
         workers: Who prepares batches; the default measures it on the data at hand.
         strict: A sample that cannot be read is an error instead of an entry in quarantine.csv.
     """
 
     batch_size: PositiveInt = 64
     repeats: PositiveInt = 1
+    views: PositiveInt = 1
     workers: Workers = Field(default=Auto(), discriminator="kind")
     strict: bool = False
 
@@ -156,6 +167,26 @@ class DetectRecipe(Config):
 
     readout: QueryReadout = QueryReadout()
     augment: BoxAugmentConfig = BoxAugmentConfig()
+
+
+class SegmentRecipe(Config):
+    """What tells masks, what they cost, and how training images are varied.
+
+    Attributes:
+        readout: From features to masks; weights of a segmenter bring their own.
+        loss: Terms of heads that tell the class of pixels.
+        augment: What happens to an image and its masks; `augment` is for images without.
+        overlap: Of `tiles`, least share that a tile has in common with its neighbour.
+        min_area: Pixels that an object has at least.
+        max_regions: Objects kept an image.
+    """
+
+    readout: SegmentReadout = ClassQueriesReadout()
+    loss: PixelLossConfig = PixelLossConfig()
+    augment: MaskAugmentConfig = MaskAugmentConfig()
+    overlap: float = Field(default=0.25, ge=0, lt=1)
+    min_area: int = Field(default=0, ge=0)
+    max_regions: PositiveInt = 100
 
 
 class LoraRecipe(Config):
@@ -250,7 +281,8 @@ class StopRecipe(Config):
 
     Attributes:
         metric: Metric of the validation part that is to be greatest (least for nll, ece, cer);
-            None takes `top1`, `map` for multi-label data and boxes, `exact_match` for texts.
+            None takes `top1`, `map` for multi-label data and boxes, `exact_match` for texts; for
+            masks `miou` (`f1` of one class), `mask_map` of objects, `pq` of both.
         patience: Epochs without a better metric after which training ends; None never.
     """
 
@@ -258,6 +290,7 @@ class StopRecipe(Config):
         Literal["top1", "top5", "balanced_accuracy", "f1", "nll", "ece"]
         | Literal["exact_match", "cer"]
         | Literal["map", "map50", "map75"]
+        | Literal["miou", "dice", "pq", "mask_map", "mask_map50"]
         | None
     ) = None
     patience: PositiveInt | None = None
@@ -293,6 +326,7 @@ class Recipe(Config):
         distill: A teacher to learn from beside the labels; None for none.
         transcribe: The decoder of a model that reads text; None takes the usual one.
         detect: The decoder of a model that finds objects; None takes the usual one.
+        segment: The head of a model that tells masks; None takes the usual one.
         class_weights: `balanced` weighs each class by the inverse of its frequency.
     """
 
@@ -305,6 +339,7 @@ class Recipe(Config):
     distill: DistillRecipe | None = None
     transcribe: TranscribeRecipe | None = None
     detect: DetectRecipe | None = None
+    segment: SegmentRecipe | None = None
     optim: OptimRecipe = OptimRecipe()
     schedule: ScheduleRecipe = ScheduleRecipe()
     ema: float | None = Field(default=None, gt=0, lt=1)

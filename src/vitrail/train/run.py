@@ -12,19 +12,20 @@ from typing import Any
 import torch
 
 from vitrail.config import build, read_toml, write_toml
+from vitrail.data.augment import AugmentConfig
+from vitrail.data.box_augment import BoxAugmentConfig
 from vitrail.data.dataset import Dataset, Source
+from vitrail.data.mask_augment import MaskAugmentConfig
 from vitrail.data.open import open_source
+from vitrail.data.recognise import Wanted
 from vitrail.device import pick_device
 from vitrail.errors import ModelFileError, UserError
 from vitrail.evaluate import Evaluation, evaluate
 from vitrail.machine import keep_freed_memory
-from vitrail.metrics.classification import ClassificationMetrics
-from vitrail.metrics.detection import DetectionMetrics
 from vitrail.model import Model
 from vitrail.prediction_files import write_predictions
 from vitrail.report import write_report
-from vitrail.tasks.classify import ClassifyConfig
-from vitrail.tasks.detect import DetectConfig
+from vitrail.train.calibrate import calibrate
 from vitrail.train.checkpoint import Position
 from vitrail.train.choose import Chosen, choose_recipe
 from vitrail.train.distill import seal_of_teacher
@@ -33,7 +34,7 @@ from vitrail.train.loop import Trainer, selection_metric
 from vitrail.train.objective import build_objective
 from vitrail.train.optim import prepare
 from vitrail.train.progress import Progress
-from vitrail.train.recipe import DetectRecipe, Recipe
+from vitrail.train.recipe import DetectRecipe, Recipe, SegmentRecipe
 from vitrail.train.start import (
     Start,
     first_model,
@@ -42,7 +43,6 @@ from vitrail.train.start import (
     read_origin,
     run_model_config,
 )
-from vitrail.types import Skipped
 from vitrail.weights.modelfile import (
     Provenance,
     load_model,
@@ -50,9 +50,6 @@ from vitrail.weights.modelfile import (
     versions,
     write_atomically,
 )
-
-LEAST = 1e-3
-"""A threshold stays so far from 0 and 1."""
 
 FROM_SCRATCH = "the data owner's; trained from scratch"
 """Licence of weights that came from the data alone."""
@@ -94,7 +91,7 @@ class TrainResult:
 
     Attributes:
         run: The run folder.
-        task: What was learned: `classify`, `transcribe` or `detect`.
+        task: What was learned: `classify`, `transcribe`, `detect` or `segment`.
         model: The sealed model file.
         report: The HTML report.
         metrics: Metrics on the test split.
@@ -116,7 +113,7 @@ class TrainResult:
 def train(  # noqa: PLR0913 one argument an option of the command line
     data: str | None = None,
     *,
-    task: str | None = None,
+    task: Wanted | None = None,
     recipe: str | None = None,
     model: str | None = None,
     weights: str | None = None,
@@ -131,7 +128,8 @@ def train(  # noqa: PLR0913 one argument an option of the command line
 
     Args:
         data: A path or a built-in name; `digits` by default, the run's own data on resuming.
-        task: `classify`, `transcribe` or `detect`; by default what the data's labels are made for.
+        task: `classify`, `transcribe`, `detect` or `segment`; by default what the data's labels
+            are made for. Polygons serve `detect` and `segment`.
         recipe: A preset or a TOML file; by default one is chosen from the data.
         model: A variant to train instead of the recipe's own; with `weights`, the variant that
             they are, where they do not tell.
@@ -155,14 +153,14 @@ def train(  # noqa: PLR0913 one argument an option of the command line
         if recipe or model or weights or method or overrides:
             raise UserError("--resume goes on with the run's own recipe; leave the options away")
         own = build(Recipe, read_toml(out / "config.toml"), source=str(out / "config.toml"))
-        source = open_source(data, seed=own.seed)
+        source = open_source(data, seed=own.seed, task=_read_info(out).get("task"))
         return _finish(out, source, own, resume=True, listener=listener)
     data = data or "digits"
     out = out or Path("runs") / f"{Path(data).stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     if (out / "run.json").exists():
         raise UserError(f"{out}: holds a run already; go on with --resume, or give another --out")
     seed = _seed(recipe, overrides)
-    source = open_source(data, seed=seed)
+    source = open_source(data, seed=seed, task=task)
     _insist_task(task, source)
     listener(Said(f"data: {source.name}: {source.format} ({source.reason}); {_counts(source)}"))
     chosen = choose_recipe(
@@ -185,7 +183,7 @@ def train(  # noqa: PLR0913 one argument an option of the command line
     build_objective(planned, source.splits["train"], chosen.recipe)
     for part in source.splits.values():
         planned.task.adapt(part)
-    selection_metric(source.splits["train"], chosen.recipe)
+    selection_metric(planned.task, source.splits["train"], chosen.recipe)
     pick_device(chosen.recipe.run.device)
     prepare(planned, chosen.recipe.optim)
     if start is not None:
@@ -261,7 +259,9 @@ def fit(
     listener(Said(f"loader: {trainer.loader.why}"))
     position = trainer.fit()
     best, _ = load_model(trainer.best_file)
-    best, watched = _calibrate(best.to(device), source.splits["val"], listener)
+    best, watched = calibrate(
+        best.to(device), source.splits["val"], lambda text: listener(Said(text))
+    )
     listener(Said(f"testing on {len(source.splits['test'])} images"))
     evaluation = evaluate(best, source.splits["test"])
     quarantine = {
@@ -302,13 +302,12 @@ def _seal(
     path = save_model(model, out / "model.safetensors", provenance)
     write_predictions(evaluation.rows, out / "test-predictions.jsonl")
     _write_json(out / "evaluation.json", evaluation.result.model_dump(mode="json"))
-    boxed = (recipe.detect or DetectRecipe()).augment
     report = write_report(
         out,
         model=model,
         source=source,
         evaluation=evaluation,
-        augment=boxed if source.splits["train"].boxes else recipe.augment,
+        augment=_augment(source.splits["train"], recipe),
         seed=recipe.seed,
     )
     return TrainResult(
@@ -323,31 +322,13 @@ def _seal(
     )
 
 
-def _calibrate(
-    model: Model, val: Dataset, listener: Callable[[Event], None]
-) -> tuple[Model, tuple[Skipped, ...]]:
-    """The model with what the validation part alone can tell; bad samples found there.
-
-    A classifier gets the temperature that fits, a detector the threshold with the best F1.
-    """
-    task = model.config.task
-    if not isinstance(task, ClassifyConfig | DetectConfig):
-        return model, ()
-    what = "temperature" if isinstance(task, ClassifyConfig) else "threshold"
-    listener(Said(f"fitting the {what} on the validation part"))
-    evaluation = evaluate(model, val, intervals=False)
-    if isinstance(task, ClassifyConfig):
-        assert isinstance(evaluation.result, ClassificationMetrics)
-        temperature = task.temperature * evaluation.result.best_temperature
-        task = task.model_copy(update={"temperature": temperature})
-    else:
-        assert isinstance(evaluation.result, DetectionMetrics)
-        threshold = min(max(evaluation.result.threshold, LEAST), 1 - LEAST)
-        task = task.model_copy(update={"threshold": threshold})
-    config = model.config.model_copy(update={"task": task})
-    calibrated = Model(config).to(next(model.parameters()).device)
-    calibrated.load_state_dict(model.state_dict())
-    return calibrated.eval(), evaluation.quarantined
+def _augment(
+    train: Dataset, recipe: Recipe
+) -> AugmentConfig | BoxAugmentConfig | MaskAugmentConfig:
+    """How training images were varied."""
+    if train.segments is not None:
+        return (recipe.segment or SegmentRecipe()).augment
+    return (recipe.detect or DetectRecipe()).augment if train.boxes else recipe.augment
 
 
 def _write_start(
@@ -365,6 +346,7 @@ def _write_start(
         "teacher": seal_of_teacher(recipe.distill.teacher) if recipe.distill else None,
         "weights": None if start is None else start.to_dict(),
         "method": recipe.optim.method,
+        "task": task_of(source.splits["train"])[0],
         "data": {
             "name": source.name,
             "format": source.format,
@@ -395,17 +377,19 @@ def _insist_same_teacher(info: dict[str, Any], recipe: Recipe) -> None:
 
 def _insist_task(task: str | None, source: Source) -> None:
     """Data are made for one task, which a person may name to be sure."""
-    fits, labels = _task_of(source.splits["train"])
+    fits, labels = task_of(source.splits["train"])
     if task is not None and task != fits:
         raise UserError(
             f"--task {task}: {source.name} is labelled with {labels}, which fits --task {fits}; "
             "a CSV with the columns 'path,text' is read as texts, 'path,label' as classes, "
-            "'path,x1,y1,x2,y2,label' as boxes"
+            "'path,x1,y1,x2,y2,label' as boxes, 'path,mask' as masks"
         )
 
 
-def _task_of(train: Dataset) -> tuple[str, str]:
+def task_of(train: Dataset) -> tuple[str, str]:
     """The task that data are made for, and what their labels are called."""
+    if train.segments is not None:
+        return "segment", "masks"
     if train.boxes:
         return "detect", "boxes"
     return ("transcribe", "texts") if train.text else ("classify", "classes")

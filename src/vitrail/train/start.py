@@ -17,16 +17,24 @@ from vitrail.backbones.swin import SwinV2Config
 from vitrail.backbones.vit import ViTConfig
 from vitrail.config import build, merge
 from vitrail.data.dataset import Dataset, Source
-from vitrail.data.preprocess import CenterCrop, Fit, Line, Resize, Squash
+from vitrail.data.preprocess import CenterCrop, Fit, Line, Resize, Squash, Tiles
 from vitrail.errors import CheckpointError, ConfigError, UserError
 from vitrail.model import Model, ModelConfig, model_config
 from vitrail.tasks import TaskConfig
 from vitrail.tasks.classify import ClassifyConfig
 from vitrail.tasks.detect import DetectConfig
 from vitrail.tasks.detectors import QueryReadout
+from vitrail.tasks.segment import SegmentConfig
+from vitrail.tasks.segmenters import MatchedReadout
 from vitrail.tasks.transcribe import MAX_LENGTH, TranscribeConfig
 from vitrail.train.carry import Carried, carry, keeps_head
-from vitrail.train.recipe import DetectRecipe, ModelRecipe, Recipe, TranscribeRecipe
+from vitrail.train.recipe import (
+    DetectRecipe,
+    ModelRecipe,
+    Recipe,
+    SegmentRecipe,
+    TranscribeRecipe,
+)
 from vitrail.weights.modelfile import Provenance, load_model, save_model
 from vitrail.weights.origin import Origin, open_origin
 from vitrail.weights.reader import Given
@@ -161,7 +169,10 @@ def run_model_config(recipe: Recipe, source: Source, origin: Origin | None = Non
     resize = config.preprocess.resize
     if isinstance(config.task, TranscribeConfig):
         resize = Line(size=size)
-    elif isinstance(config.task, DetectConfig):
+    elif isinstance(config.task, SegmentConfig) and _tiled(resize, wanted):
+        overlap = (recipe.segment or SegmentRecipe()).overlap
+        resize = Tiles(size=size, overlap=overlap)
+    elif isinstance(config.task, DetectConfig | SegmentConfig):
         resize = _whole(resize, size, wanted)
     elif size != config.backbone.image_size or isinstance(resize, Line):
         resize = _resized(resize, size, published=origin is not None)
@@ -218,6 +229,11 @@ def _resized(old: Resize, size: tuple[int, int], *, published: bool) -> Resize:
             return CenterCrop(size=size, crop_pct=1.0)
 
 
+def _tiled(old: Resize, wanted: ModelRecipe) -> bool:
+    """Whether images keep their scale."""
+    return wanted.resize == "tiles" or (wanted.resize is None and isinstance(old, Tiles))
+
+
 def _whole(old: Resize, size: tuple[int, int], wanted: ModelRecipe) -> Resize:
     """A rule that keeps all of the image, since objects lie at its edges too."""
     if wanted.resize == "fit" or (wanted.resize is None and isinstance(old, Fit)):
@@ -232,6 +248,8 @@ def _task_config(recipe: Recipe, source: Source, old: TaskConfig | None) -> Task
     train = source.splits["train"]
     if train.boxes:
         return _detect_config(recipe, train, old)
+    if train.segments is not None:
+        return _segment_config(recipe, train, old)
     if not train.text:
         fresh = ClassifyConfig(classes=train.classes, multilabel=train.multilabel)
         if isinstance(old, ClassifyConfig) and keeps_head(old, fresh):
@@ -251,6 +269,33 @@ def _detect_config(recipe: Recipe, train: Dataset, old: TaskConfig | None) -> De
         return build(DetectConfig, old.model_dump(mode="json") | own, source="detect")
     wanted = recipe.detect or DetectRecipe()
     return build(DetectConfig, {"readout": wanted.readout.model_dump(), **own}, source="detect")
+
+
+def _segment_config(recipe: Recipe, train: Dataset, old: TaskConfig | None) -> SegmentConfig:
+    wanted = recipe.segment or SegmentRecipe()
+    own = {
+        "classes": train.classes,
+        "category_ids": train.category_ids,
+        "answer": train.segments,
+        "background": train.background,
+        "things": train.things,
+    }
+    readout = old.readout if isinstance(old, SegmentConfig) else wanted.readout
+    if not isinstance(readout, MatchedReadout):
+        own["answer"] = "semantic"  # what a head that tells pixels can learn from objects
+    if isinstance(old, SegmentConfig):
+        if recipe.segment is not None and recipe.segment.readout != SegmentRecipe().readout:
+            raise ConfigError(
+                "segment.readout: the weights are those of a segmenter and bring their own; leave "
+                "its keys away, or take --recipe segment-fine-tune"
+            )
+        return build(SegmentConfig, old.model_dump(mode="json") | own, source="segment")
+    table = {
+        "readout": wanted.readout.model_dump(),
+        "min_area": wanted.min_area,
+        "max_regions": wanted.max_regions,
+    }
+    return build(SegmentConfig, table | own, source="segment")
 
 
 def _transcribe_config(recipe: Recipe, train: Dataset, old: TaskConfig | None) -> TranscribeConfig:
