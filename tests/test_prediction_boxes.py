@@ -175,7 +175,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     rows = [Row("a.png", Detection((), (), ()), size=(8, 8))]
     with pytest.raises(UserError, match=r"a\.txt: cannot write \(No space left on device\)"):
         write_predictions(rows, tmp_path / "out", Numbers({}, {}))

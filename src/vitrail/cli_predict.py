@@ -13,11 +13,16 @@ from vitrail.errors import UserError
 from vitrail.options import BATCH, DEVICE, JSON
 from vitrail.terminal import Bar, print_json, print_measured, say
 
+LEAST = 1e-6
+"""A threshold stays so far from 0 and 1."""
+
 if TYPE_CHECKING:
     from vitrail.data.dataset import Dataset
     from vitrail.model import Model
     from vitrail.predict import Row
     from vitrail.prediction_boxes import Numbers
+    from vitrail.prediction_masks import MaskForm
+    from vitrail.tasks.segment import SegmentConfig
     from vitrail.weights.modelfile import Provenance
 
 
@@ -51,16 +56,17 @@ def evaluate(
     from vitrail.prediction_files import check_out, write_predictions
 
     loaded, provenance = _load(model, device)
-    chosen, why = choose_split(data, split, provenance)
+    chosen, why = choose_split(data, split, provenance, task=loaded.config.task.kind)
     say(why)
-    dataset = open_labelled(data, split=chosen, seed=provenance.seed)
-    numbers = _numbers(loaded, dataset)
+    task = loaded.config.task.kind
+    dataset = open_labelled(data, split=chosen, seed=provenance.seed, task=task)
+    form = _form(loaded, dataset)
     if out is not None:
-        check_out(out, detector=numbers is not None)
+        check_out(out, form)
     with Bar(len(dataset), "evaluating") as advance:
         result = run(loaded, dataset, batch_size=batch_size, progress=advance)
     if out is not None:
-        write_predictions(result.rows, out, numbers)
+        write_predictions(result.rows, out, form)
     if as_json:
         print_json(
             {
@@ -86,15 +92,27 @@ def evaluate(
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="A .jsonl, .csv or .parquet file; of a detector also .json (COCO) or a folder (YOLO).",
+    help="A .jsonl, .csv or .parquet file. Of boxes or masks also .json (COCO results) or a new "
+    "folder: YOLO's files of objects, index PNGs of classes, COCO's PNGs of a panoptic answer.",
+)
+@click.option(
+    "--polygons",
+    is_flag=True,
+    help="Outlines of masks: --out is .json (COCO data set) or a folder (YOLO).",
 )
 @click.option("--draw", type=click.Path(path_type=Path), help="New folder for drawn images.")
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1),
-    help="Least score of an object. [default: the model's where printed or drawn, none in files]",
+    help="Least score of an object, or, with one class and a background, probability of a pixel. "
+    "[default: the model's; files have all objects]",
 )
-@click.option("--slice", "tile", type=click.IntRange(min=1), help="Also predict tiles this wide.")
+@click.option(
+    "--slice",
+    "tile",
+    type=click.IntRange(min=1),
+    help="Of a detector: also predict tiles this wide.",
+)
 @click.option(
     "--overlap",
     type=click.FloatRange(0, 1, max_open=True),
@@ -110,6 +128,7 @@ def predict(  # noqa: PLR0913, PLR0917 one argument an option
     model: str,
     images: tuple[str, ...],
     out: Path | None,
+    polygons: bool,  # noqa: FBT001
     draw: Path | None,
     threshold: float | None,
     tile: int | None,
@@ -126,30 +145,29 @@ def predict(  # noqa: PLR0913, PLR0917 one argument an option
     from vitrail.prediction_pictures import draw_predictions
 
     loaded, _ = _load(model, device)
+    _check_options(loaded, out, draw, threshold, tile, polygons=polygons)
     whole = open_for(loaded, images)
     dataset = shard_of(whole, shard)
-    numbers = _numbers(loaded, whole)
-    if numbers is None and (draw, threshold, tile) != (None, None, None):
-        raise UserError(f"{model}: finds no objects; --draw, --threshold and --slice need some")
+    form = _form(loaded, whole, polygons=polygons)
     if out is None and as_json:
         out = Path("predictions.jsonl")
     if out is not None:
-        check_out(out, detector=numbers is not None)
+        check_out(out, form)
     if draw is not None:
         new_folder(draw)
-    _check_options(out, draw, threshold)
+    loaded, least = _thresholds(loaded, threshold)
     if whole.image_ids is not None:
         say(f"a labelled data set: its {len(whole)} images, with the numbers that it gives them")
     with Bar(len(dataset), "predicting") as advance:
         found = _rows(loaded, dataset, tile, overlap, batch_size)
         rows = list(_watched(found, advance))
-    sure = [row.above(_threshold(loaded) if threshold is None else threshold) for row in rows]
-    drawn = None if draw is None else draw_predictions(sure, dataset, draw)
+    sure = [row.above(least) for row in rows]
+    drawn = None if draw is None or form is None else draw_predictions(sure, dataset, draw, form)
     if out is None:
         for row in sure:
             click.echo(f"{row.path}  {row.answer}")
     else:
-        count, errors = write_predictions(rows if threshold is None else sure, out, numbers)
+        count, errors = write_predictions(rows if threshold is None else sure, out, form)
         if as_json:
             pictures = {} if drawn is None else {"drawn": drawn}
             print_json({"out": str(out), "count": count, "errors": errors, **pictures})
@@ -159,8 +177,37 @@ def predict(  # noqa: PLR0913, PLR0917 one argument an option
         say(f"{drawn} drawn images in {draw}")
 
 
-def _check_options(out: Path | None, draw: Path | None, threshold: float | None) -> None:
-    """What would be found out only after all images are predicted."""
+def _check_options(
+    model: Model,
+    out: Path | None,
+    draw: Path | None,
+    threshold: float | None,
+    tile: int | None,
+    *,
+    polygons: bool,
+) -> None:
+    """What the model has no use for, or what would be found out only after all are predicted."""
+    from vitrail.tasks.detect import DetectConfig
+    from vitrail.tasks.segment import SegmentConfig
+
+    task = model.config.task
+    segments = isinstance(task, SegmentConfig)
+    finds = segments or isinstance(task, DetectConfig)
+    if not finds and (draw, threshold, tile) != (None, None, None):
+        raise UserError("the model finds no objects; --draw, --threshold and --slice need some")
+    if polygons and not segments:
+        raise UserError("--polygons: the model gives no masks; leave it out")
+    if polygons and out is None:
+        raise UserError("--polygons: say where with --out, a .json file (COCO) or a folder (YOLO)")
+    if segments and tile is not None:
+        raise UserError(
+            f"--slice {tile}: merges boxes, not masks; a segmenter that works in tiles was trained "
+            "so, with preprocess.resize.kind = 'tiles'"
+        )
+    if segments and threshold is not None and task.answer == "semantic" and not task.binary:
+        raise UserError(
+            f"--threshold {threshold}: each pixel is of its most probable class; leave it out"
+        )
     if threshold is not None and math.isnan(threshold):  # which click takes for one in its range
         raise UserError("--threshold nan: give a score from 0 to 1")
     if out is not None and draw is not None and out.absolute() == draw.absolute():
@@ -186,21 +233,49 @@ def _load(model: str, device: str) -> tuple[Model, Provenance]:
     return loaded.to(pick_device(device)), provenance
 
 
-def _numbers(model: Model, dataset: Dataset) -> Numbers | None:
-    """What files of boxes call classes and images; None for a model that is no detector."""
+def _form(model: Model, dataset: Dataset, *, polygons: bool = False) -> Numbers | MaskForm | None:
+    """What files of boxes or masks need to know; None where answers are neither."""
     from vitrail.prediction_boxes import Numbers
+    from vitrail.prediction_masks import MaskForm
     from vitrail.tasks.detect import DetectConfig
+    from vitrail.tasks.segment import SegmentConfig
 
-    task = model.config.task
-    return Numbers.of(task, dataset) if isinstance(task, DetectConfig) else None
+    match model.config.task:
+        case DetectConfig() as task:
+            return Numbers.of(task, dataset)
+        case SegmentConfig() as task:
+            return MaskForm.of(task, dataset, polygons=polygons)
+        case _:
+            return None
 
 
-def _threshold(model: Model) -> float:
-    """Score from which on objects are printed and drawn; other answers have none."""
+def _thresholds(model: Model, given: float | None) -> tuple[Model, float]:
+    """The model that decides by the threshold given, and the least score of what it finds."""
     from vitrail.tasks.detect import DetectConfig
+    from vitrail.tasks.segment import SegmentConfig
 
-    task = model.config.task
-    return task.threshold if isinstance(task, DetectConfig) else 0.0
+    match model.config.task:
+        case SegmentConfig(answer="semantic") as task:
+            # One class: the threshold makes the regions. More have none.
+            return (model if given is None else _decided(model, task, given)), 0.0
+        case SegmentConfig(answer="panoptic"):
+            return model, given or 0.0
+        case DetectConfig(threshold=own) | SegmentConfig(threshold=own):
+            return model, own if given is None else given
+        case _:
+            return model, 0.0
+
+
+def _decided(model: Model, task: SegmentConfig, threshold: float) -> Model:
+    """The same model with another threshold."""
+    from vitrail.model import Model
+    from vitrail.tasks.segment import SegmentConfig
+
+    fields = {**task.model_dump(), "threshold": min(max(threshold, LEAST), 1 - LEAST)}
+    changed = SegmentConfig.model_validate(fields)
+    other = Model(model.config.model_copy(update={"task": changed}))
+    other.load_state_dict(model.state_dict())
+    return other.to(next(model.parameters()).device).eval()
 
 
 def _watched(rows: Iterable[Row], advance: Callable[[int], None]) -> Iterator[Row]:

@@ -13,20 +13,26 @@ from typing import Any
 import numpy as np
 import torch
 
+from vitrail import masks
 from vitrail.data.dataset import Dataset, Subset
 from vitrail.data.loader import Auto, Loader, Workers
 from vitrail.data.open import open_images, open_labelled
 from vitrail.data.order import Sequential
+from vitrail.data.preprocess import Tiles
 from vitrail.errors import DataError, UserError
 from vitrail.model import Model, pixel_mask
 from vitrail.tasks.detect import DetectConfig
+from vitrail.tasks.segment import SegmentConfig
+from vitrail.tiling import tiled_answers
 from vitrail.types import (
     Batch,
     Classification,
     Detection,
     Grid,
     Prediction,
+    Region,
     Sample,
+    Segmentation,
     Transcription,
     View,
 )
@@ -60,6 +66,11 @@ class Row:
             case Detection(boxes=boxes, labels=labels, scores=scores):
                 table = {"boxes": list(map(list, boxes)), "labels": list(labels)}
                 return {"path": self.path, **table, "scores": list(scores)}
+            case Segmentation(size=size, regions=regions):
+                whole = masks.union([region.rle for region in regions], size)
+                segments = [segment_to_dict(region, size) for region in regions]
+                mask = rle_to_dict(whole, size)
+                return {"path": self.path, "mask": mask, "segments": segments}
 
     @property
     def answer(self) -> str:
@@ -72,11 +83,16 @@ class Row:
             case Detection(labels=labels):
                 found = Counter(labels)
                 return ", ".join(f"{n} {label}" for label, n in found.items()) or "(nothing)"
+            case Segmentation():
+                return _shares(self.prediction) or "(nothing)"
             case None:
                 return f"error: {self.error}"
 
     def above(self, threshold: float) -> Row:
-        """The row with the objects of at least this score alone; other answers stay."""
+        """The row with the objects or regions of at least this score; other answers stay."""
+        if isinstance(self.prediction, Segmentation):
+            regions = tuple(one for one in self.prediction.regions if one.score >= threshold)
+            return replace(self, prediction=replace(self.prediction, regions=regions))
         if not isinstance(self.prediction, Detection):
             return self
         found = self.prediction
@@ -88,6 +104,35 @@ class Row:
             tuple(found.queries[i] for i in kept) if found.queries else (),
         )
         return replace(self, prediction=sure)
+
+
+def rle_to_dict(rle: bytes, size: Grid) -> dict[str, Any]:
+    """Pixels as COCO's JSON has them."""
+    return {"size": list(size), "counts": rle.decode("ascii")}
+
+
+def segment_to_dict(region: Region, size: Grid) -> dict[str, Any]:
+    """A region as it stands in a prediction file; `bbox` is x, y, width and height, as in COCO."""
+    x1, y1, x2, y2 = masks.corners(region.rle, size)
+    return {
+        "label": region.label,
+        "score": region.score,
+        "area": masks.area(region.rle, size),
+        "bbox": [x1, y1, x2 - x1, y2 - y1],
+        "rle": rle_to_dict(region.rle, size),
+    }
+
+
+def _shares(found: Segmentation) -> str:
+    """How many regions of each class there are, and how much of the image they cover."""
+    parts: dict[str, list[bytes]] = {}
+    for region in found.regions:
+        parts.setdefault(region.label, []).append(region.rle)
+    pixels = found.size[0] * found.size[1]
+    return ", ".join(
+        f"{len(rles)} {label} {masks.area(masks.union(rles, found.size), found.size) / pixels:.1%}"
+        for label, rles in parts.items()
+    )
 
 
 def predict(
@@ -140,19 +185,20 @@ def predict(
 def open_for(model: Model, images: Sequence[str]) -> Dataset:
     """The images that a person named.
 
-    A data set with numbers for its images (COCO), given to a detector alone, is read as such: its
-    images and no other files, with the numbers that results need to be scored by.
+    A data set with numbers for its images (COCO), given alone to a detector or segmenter, is read
+    as such: its images and no other files, with the numbers that results need to be scored by.
 
     Raises:
         DataError: nothing is found.
     """
-    if isinstance(model.config.task, DetectConfig) and len(images) == 1:
+    task = model.config.task
+    if isinstance(task, DetectConfig | SegmentConfig) and len(images) == 1:
         path = Path(images[0]).expanduser()
         if path.suffix.lower() == ".json":
-            return open_labelled(images[0])
+            return open_labelled(images[0], task=task.kind)
         if path.is_dir():
             with suppress(DataError):  # a folder without labels is one of images
-                labelled = open_labelled(images[0])
+                labelled = open_labelled(images[0], task=task.kind)
                 if labelled.image_ids is not None:
                     return labelled
     return open_images(images)
@@ -171,14 +217,27 @@ def shard_of(dataset: Dataset, shard: str) -> Dataset:
     return dataset if parts == 1 else Subset(dataset, range(part, len(dataset), parts))
 
 
+def extents_of(batch: Batch) -> Sequence[Grid]:
+    """Rows and columns of each view of a batch that show its image."""
+    return batch.extents or [(batch.images.shape[2], batch.images.shape[3])] * len(batch.ids)
+
+
 def _answer(model: Model, batch: Batch) -> Iterator[Row]:
     for skipped in batch.skipped:
         yield Row(skipped.id, error=skipped.reason)
     if not batch.ids:
         return
+    for path, prediction, size in zip(
+        batch.ids, answers_of(model, batch), batch.sizes, strict=True
+    ):
+        yield Row(path, prediction, size=size)
+
+
+def answers_of(model: Model, batch: Batch) -> list[Prediction]:
+    """One answer for each image of a prepared batch, by tiles where the model has them."""
+    if isinstance(model.config.preprocess.resize, Tiles):
+        return tiled_answers(model, batch)
     device = next(model.parameters()).device
     with torch.inference_mode():
         output = model(batch.images.to(device), pixel_mask(batch, device))
-    answers = model.task.postprocess(output, batch.sizes)
-    for path, prediction, size in zip(batch.ids, answers, batch.sizes, strict=True):
-        yield Row(path, prediction, size=size)
+    return model.task.postprocess(output, batch.sizes, extents_of(batch))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -13,6 +14,7 @@ from vitrail.data.dataset import Dataset
 from vitrail.errors import UserError
 from vitrail.predict import Row
 from vitrail.tasks.detect import DetectConfig
+from vitrail.tasks.segment import SegmentConfig
 from vitrail.types import Corners, Detection, Grid
 from vitrail.weights.modelfile import write_atomically
 
@@ -30,7 +32,7 @@ class Numbers:
     images: dict[str, int]
 
     @classmethod
-    def of(cls, task: DetectConfig, dataset: Dataset) -> Numbers:
+    def of(cls, task: DetectConfig | SegmentConfig, dataset: Dataset) -> Numbers:
         """The numbers of the source, where it has any.
 
         Classes have the data's own numbers where it is labelled, else those of the data that the
@@ -59,14 +61,27 @@ def write_coco(rows: Sequence[Row], out: Path, numbers: Numbers) -> None:
         for row in rows
         for (x1, y1, x2, y2), label, score in _objects(row)
     ]
-    legend = {
+    write_results(results, rows, out, numbers)
+
+
+def write_results(
+    results: Sequence[dict[str, Any]], rows: Sequence[Row], out: Path, numbers: Numbers
+) -> None:
+    """Write any list of COCO's results, with `<name>.images.json` beside it."""
+    write_atomically(out, json.dumps(results).encode())
+    text = json.dumps(coco_table(rows, numbers), ensure_ascii=False)
+    write_atomically(out.with_suffix(".images.json"), text.encode())
+
+
+def coco_table(
+    rows: Sequence[Row], numbers: Numbers, annotations: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
+    """A data set as COCO writes it; an image that could not be read has its `error`."""
+    return {
         "images": [_image(row, numbers) for row in rows],
-        "annotations": [],
+        "annotations": list(annotations),
         "categories": [{"id": number, "name": name} for name, number in numbers.classes.items()],
     }
-    write_atomically(out, json.dumps(results).encode())
-    text = json.dumps(legend, ensure_ascii=False)
-    write_atomically(out.with_suffix(".images.json"), text.encode())
 
 
 def write_yolo(rows: Sequence[Row], folder: Path, numbers: Numbers) -> None:
@@ -79,27 +94,48 @@ def write_yolo(rows: Sequence[Row], folder: Path, numbers: Numbers) -> None:
         UserError: two images would have the same text file.
     """
     index = {name: i for i, name in enumerate(numbers.classes)}
+    files = label_files(rows, ".txt")
+    with NewFolder(folder) as out:
+        for place, row in files.items():
+            if row.size is not None:
+                lines = [
+                    " ".join(map(str, (index[label], *_shares(box, row.size), score))) + "\n"
+                    for box, label, score in _objects(row)
+                ]
+                out.write(Path("labels") / place, "".join(lines).encode())
+        write_yolo_names(rows, out, numbers)
+
+
+def write_yolo_names(rows: Sequence[Row], out: NewFolder, numbers: Numbers) -> None:
+    """Write what stands beside the labels of YOLO: names of classes, images without answer."""
+    write_errors(rows, out)
+    # JSON strings are YAML strings.
+    names = "".join(f"  {i}: {json.dumps(name)}\n" for i, name in enumerate(numbers.classes))
+    out.write(Path("data.yaml"), f"path: .\nnames:\n{names}".encode())
+
+
+def write_errors(rows: Sequence[Row], out: NewFolder) -> None:
+    """Write `errors.jsonl` if there are any."""
+    bad = [json.dumps(row.to_dict(), ensure_ascii=False) + "\n" for row in rows if row.error]
+    if bad:
+        out.write(Path("errors.jsonl"), "".join(bad).encode())
+
+
+def label_files(rows: Sequence[Row], suffix: str) -> dict[Path, Row]:
+    """The file of each row, named as its image.
+
+    Raises:
+        UserError: two images would have the same file.
+    """
     files: dict[Path, Row] = {}
     for row, place in zip(rows, below([row.path for row in rows]), strict=True):
-        file = folder / "labels" / place.with_suffix(".txt")
+        file = place.with_suffix(suffix)
         if file in files:
             raise UserError(
                 f"{row.path} and {files[file].path} would both be {file}; write .jsonl or .csv"
             )
         files[file] = row
-    for file, row in files.items():
-        if row.size is not None:
-            lines = [
-                " ".join(map(str, (index[label], *_shares(box, row.size), score))) + "\n"
-                for box, label, score in _objects(row)
-            ]
-            _write(file, "".join(lines))
-    bad = [json.dumps(row.to_dict(), ensure_ascii=False) + "\n" for row in rows if row.error]
-    if bad:
-        _write(folder / "errors.jsonl", "".join(bad))
-    # JSON strings are YAML strings.
-    names = "".join(f"  {i}: {json.dumps(name)}\n" for name, i in index.items())
-    write_atomically(folder / "data.yaml", f"path: .\nnames:\n{names}".encode())
+    return files
 
 
 def below(paths: Sequence[str]) -> list[Path]:
@@ -126,18 +162,61 @@ def new_folder(folder: Path) -> None:
         raise UserError(f"{folder}: is there already; give a new or empty folder")
 
 
-def _write(file: Path, text: str) -> None:
-    # Thousands of small files: waiting for the disk after each would take minutes.
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(
-            f"{file}: cannot write ({error.strerror}); free space or give another --out"
-        ) from error
+class NewFolder:
+    """A new or empty folder: what is written stays if all of it could be written.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        UserError: it holds something already, or is a file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        new_folder(path)
+        self.path = path
+        self._written: list[Path] = []
+        self._made: list[Path] = []
+
+    def __enter__(self) -> NewFolder:
+        """Itself."""
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Take back what was written, if there was an error."""
+        if error is None:
+            return
+        with suppress(OSError):
+            for file in self._written:
+                file.unlink(missing_ok=True)
+            for folder in reversed(self._made):
+                folder.rmdir()
+
+    def write(self, place: Path, data: bytes) -> None:
+        """Write one file below the folder.
+
+        Raises:
+            UserError: no room on the disk, or the folder cannot be written.
+        """
+        file = self.path / place
+        # Thousands of small files: waiting for the disk after each would take minutes.
+        try:
+            self._make(file.parent)
+            self._written.append(file)
+            file.write_bytes(data)
+        except OSError as error:
+            raise UserError(
+                f"{file}: cannot write ({error.strerror}); free space or give another --out"
+            ) from error
+
+    def _make(self, folder: Path) -> None:
+        if not folder.exists():
+            self._make(folder.parent)
+            folder.mkdir()
+            self._made.append(folder)
 
 
-def _class_numbers(task: DetectConfig, dataset: Dataset) -> dict[str, int]:
+def _class_numbers(task: DetectConfig | SegmentConfig, dataset: Dataset) -> dict[str, int]:
     if dataset.category_ids:
         known = dict(zip(dataset.classes, dataset.category_ids, strict=True))
         free = count(max(known.values()) + 1)

@@ -1,4 +1,4 @@
-"""Prediction files: a row an image, or, of a detector, a row an object."""
+"""Prediction files: a row an image, or, of a detector or segmenter, a row an object."""
 
 from __future__ import annotations
 
@@ -12,27 +12,39 @@ from typing import Any, cast
 from vitrail.errors import UserError
 from vitrail.predict import Row
 from vitrail.prediction_boxes import Numbers, new_folder, write_coco, write_yolo
-from vitrail.types import Detection
+from vitrail.prediction_masks import (
+    MaskForm,
+    write_coco_masks,
+    write_index_masks,
+    write_panoptic,
+)
+from vitrail.prediction_polygons import write_coco_polygons, write_yolo_polygons
+from vitrail.types import Detection, Segmentation
 from vitrail.weights.modelfile import write_atomically
 
 FORMATS = (".jsonl", ".csv", ".parquet")
 BOX_COLUMNS = ("path", "x1", "y1", "x2", "y2", "label", "score", "error")
-TEXT = ("path", "label", "text", "error")
+SEGMENT_COLUMNS = (
+    *("path", "label", "score", "area", "x1", "y1", "x2", "y2"),
+    *("height", "width", "rle", "error"),
+)
+TEXT = ("path", "label", "text", "rle", "error")
 
 
 def write_predictions(
-    rows: Iterable[Row], out: Path, numbers: Numbers | None = None
+    rows: Iterable[Row], out: Path, form: Numbers | MaskForm | None = None
 ) -> tuple[int, int]:
     """Write rows in the format that the name tells.
 
     `.jsonl` has a line an image. `.csv` and `.parquet` have a line an image, or an object; an image
-    without any still has its line. Of a detector, `.json` is COCO's list of results, and a name
-    without suffix is a folder in YOLO's layout.
+    without any still has its line. `.json` is COCO's list of results, and a name without suffix is
+    a folder: of a detector YOLO's; of a segmenter index PNGs, YOLO's polygons where it tells
+    objects, COCO's panoptic PNGs where it tells both.
 
     Args:
         rows: In any order.
         out: A file, which is replaced, or a folder, which must be new.
-        numbers: What COCO and YOLO files call classes and images; of a detector only.
+        form: What COCO and YOLO files need to know; None where answers are neither boxes nor masks.
 
     Returns:
         How many rows were written, and how many of them are errors.
@@ -41,57 +53,110 @@ def write_predictions(
         UserError: an unknown suffix, a folder in use, no room on the disk, or Parquet without
             pyarrow.
     """
-    check_out(out, detector=numbers is not None)
+    check_out(out, form)
     kept = list(rows)
-    tables = [row.to_dict() for row in kept]
-    found = numbers is not None or any(isinstance(row.prediction, Detection) for row in kept)
     match out.suffix:
         case ".jsonl":
-            lines = (json.dumps(table, ensure_ascii=False) + "\n" for table in tables)
+            lines = (json.dumps(row.to_dict(), ensure_ascii=False) + "\n" for row in kept)
             write_atomically(out, "".join(lines).encode())
         case ".csv":
-            write_atomically(out, _csv(*_flat(tables, objects=found)))
+            write_atomically(out, _csv(*_flat(kept, form)))
         case ".parquet":
-            write_atomically(out, _parquet(*_flat(tables, objects=found)))
-        case ".json":
-            assert numbers is not None
-            write_coco(kept, out, numbers)
+            write_atomically(out, _parquet(*_flat(kept, form)))
         case _:
-            assert numbers is not None
-            write_yolo(kept, out, numbers)
+            assert form is not None
+            _write_for_others(kept, out, form)
     return len(kept), sum(row.prediction is None for row in kept)
 
 
-def check_out(out: Path, *, detector: bool) -> None:
+def _write_for_others(rows: list[Row], out: Path, form: Numbers | MaskForm) -> None:
+    """A file or folder in the format of other tools."""
+    match form, out.suffix:
+        case Numbers(), ".json":
+            write_coco(rows, out, form)
+        case Numbers(), _:
+            write_yolo(rows, out, form)
+        case MaskForm(polygons=True), ".json":
+            write_coco_polygons(rows, out, form.numbers)
+        case MaskForm(), ".json":
+            write_coco_masks(rows, out, form.numbers)
+        case MaskForm(polygons=True) | MaskForm(answer="instance"), _:
+            write_yolo_polygons(rows, out, form)
+        case MaskForm(answer="panoptic"), _:
+            write_panoptic(rows, out, form)
+        case MaskForm(), _:
+            write_index_masks(rows, out, form)
+
+
+def check_out(out: Path, form: Numbers | MaskForm | None) -> None:
     """Whether predictions can be written there, before any are made.
 
     Raises:
         UserError: as of `write_predictions`.
     """
+    outlined = isinstance(form, MaskForm) and form.polygons
+    if outlined and out.suffix in FORMATS:
+        raise UserError(
+            f"{out}: --polygons are written as .json (COCO) or into a folder (YOLO), whose name "
+            "has no dot"
+        )
     if out.suffix == ".parquet":
         _need_pyarrow()
     if out.suffix in FORMATS:
         return
-    if not detector:
+    if form is None:
         raise UserError(f"{out}: write predictions as {', '.join(FORMATS)}")
     if out.suffix and out.suffix != ".json":
         raise UserError(
             f"{out}: write predictions as {', '.join(FORMATS)}, .json (COCO) or into a folder "
-            "(YOLO), whose name has no dot"
+            f"({_folder_of(form)}), whose name has no dot"
         )
+    if isinstance(form, MaskForm):
+        form.check(out)
     if not out.suffix:
         new_folder(out)
 
 
-def _flat(tables: list[dict[str, Any]], *, objects: bool) -> tuple[list[dict[str, Any]], list[str]]:
+def _folder_of(form: Numbers | MaskForm) -> str:
+    match form:
+        case MaskForm(indexed=True):
+            return "index PNGs"
+        case MaskForm(answer="panoptic", polygons=False):
+            return "panoptic PNGs"
+        case _:
+            return "YOLO"
+
+
+def _flat(
+    rows: list[Row], form: Numbers | MaskForm | None
+) -> tuple[list[dict[str, Any]], list[str]]:
     """Lines without lists, and their columns."""
-    if objects:
+    if isinstance(form, MaskForm) or any(isinstance(row.prediction, Segmentation) for row in rows):
+        return [line for row in rows for line in _segments(row)], list(SEGMENT_COLUMNS)
+    tables = [row.to_dict() for row in rows]
+    if form is not None or any(isinstance(row.prediction, Detection) for row in rows):
         return [line for table in tables for line in _objects(table)], list(BOX_COLUMNS)
     lines = [_scores(table) for table in tables]
     found = dict.fromkeys(key for line in lines for key in line)
     # A file of nothing but errors is one of a classifier, the usual case.
     first = ["path", "text" if "text" in found else "label", "score", "error"]
     return lines, first + [key for key in found if key not in first]
+
+
+def _segments(row: Row) -> list[dict[str, Any]]:
+    table = row.to_dict()
+    lines: list[dict[str, Any]] = []
+    for segment in table.get("segments", ()):
+        x, y, width, height = segment["bbox"]
+        corners = dict(zip(("x1", "y1", "x2", "y2"), (x, y, x + width, y + height), strict=True))
+        size = dict(zip(("height", "width"), segment["rle"]["size"], strict=True))
+        named = {name: segment[name] for name in ("label", "score", "area")}
+        rle = segment["rle"]["counts"]
+        lines.append({"path": row.path, **named, **corners, **size, "rle": rle})
+    bare = {"path": row.path, "error": row.error}
+    if isinstance(row.prediction, Segmentation):
+        bare |= dict(zip(("height", "width"), row.prediction.size, strict=True))
+    return lines or [bare]
 
 
 def _objects(table: dict[str, Any]) -> list[dict[str, Any]]:
