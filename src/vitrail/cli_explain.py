@@ -248,9 +248,10 @@ def _score(
     for method in methods or ():
         if refused := method.refuses(opened.model):
             raise ExplainError(f"{method.name}: {refused}")
-    chosen, why = choose_split(data[0], split, opened.provenance)
+    task = opened.model.config.task.kind
+    chosen, why = choose_split(data[0], split, opened.provenance, task=task)
     say(why)
-    dataset = open_labelled(data[0], split=chosen, seed=opened.provenance.seed)
+    dataset = open_labelled(data[0], split=chosen, seed=opened.provenance.seed, task=task)
     with Bar(min(samples, len(dataset)), "scoring") as advance:
         found = run(
             opened.model,

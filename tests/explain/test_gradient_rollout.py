@@ -11,11 +11,12 @@ from matrices import MODELS, Step, carried, cells_below, on_the_grid, written_ou
 from presets import PRESETS, preset_model
 from spotted import SIZE, STRIDE, spot_image, spot_model
 from tiny import photo, tiny_config, tiny_model
-from vitrail.explain.flow import Mixed, log_odds
+from vitrail.explain.flow import Mixed
 from vitrail.explain.gradient_rollout import GradientRollout, _Shares
 from vitrail.explain.layers import cells
 from vitrail.explain.layout import Whole
 from vitrail.explain.residual import residual_shares
+from vitrail.explain.target import log_odds
 from vitrail.model import Model
 from vitrail.nn.probe import SoftmaxWeights
 from vitrail.nn.soft_split import SoftSplit

@@ -10,11 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from presets import PRESETS, preset_model
+from segmenter import tiny_segmenter
 from tiny import photo, randomise, tiny_config, tiny_model
 from vitrail.explain.held import held_attention, held_norms
 from vitrail.explain.layers import attention_layers
+from vitrail.explain.regions import reading_layers
 from vitrail.model import Model
 from vitrail.nn.attention import Attention
+from vitrail.nn.deformable import DeformableAttention, DenseAttention
+from vitrail.nn.projector import ChannelNorm
 from vitrail.nn.soft_split import PerformerTokenAttention, SoftmaxTokenAttention
 from vitrail.nn.windows import WindowAttention
 
@@ -35,6 +39,11 @@ def constant(norm: nn.Module, x: Tensor, along: Tensor) -> Tensor:
     if isinstance(norm, nn.LayerNorm):
         groups, passed = x[..., None, :], along * norm.weight
         passed = passed[..., None, :]
+    elif isinstance(norm, ChannelNorm):
+        cells, given = (one.permute(0, 2, 3, 1) for one in (x, along))
+        like = nn.LayerNorm(cells.shape[-1], eps=norm.eps, dtype=x.dtype)
+        like.load_state_dict(norm.state_dict())
+        return constant(like, cells.contiguous(), given.contiguous()).permute(0, 3, 1, 2)
     else:
         assert isinstance(norm, nn.GroupNorm)
         groups = x.reshape(len(x), norm.num_groups, -1)
@@ -51,6 +60,7 @@ def constant(norm: nn.Module, x: Tensor, along: Tensor) -> Tensor:
         (nn.LayerNorm(6, eps=1e-3), (2, 5, 6)),
         (nn.GroupNorm(2, 6, eps=1e-3), (2, 6, 4, 3)),
         (nn.GroupNorm(3, 6), (2, 6)),
+        (ChannelNorm(6, eps=1e-3), (2, 6, 4, 3)),
     ],
 )
 def test_a_norm_is_the_same_with_a_constant_deviation(
@@ -127,3 +137,23 @@ def test_nothing_stays_behind_even_after_an_error(
     assert torch.equal(slope(), before)
     assert not any(m._forward_hooks for m in model.modules())
     assert all(layer.module.probe is None for layer in attention_layers(model))
+
+
+@pytest.mark.parametrize("readout", ["class queries", "matched queries"])
+def test_no_gradient_passes_through_what_queries_look_at(readout: str) -> None:
+    """Neither scores nor places of samples; what is read there does."""
+    model = tiny_segmenter(readout)
+    module = reading_layers(model)[-1].module
+    match module:
+        case DenseAttention():
+            deciding, value = [module.q.weight, module.k.weight], module.v.weight
+        case DeformableAttention():
+            deciding, value = [module.offsets.weight, module.shares.weight], module.value.weight
+        case _:
+            raise AssertionError(f"a reading unknown here: {type(module).__name__}")
+    with held_attention(model):
+        output = model(photo(1, 32, 48)[None])
+    maps = output.logits if readout == "class queries" else output.masks
+    *held, passed = torch.autograd.grad(maps.sum(), [*deciding, value])
+    assert not any(bool(one.any()) for one in held)
+    assert float(passed.abs().max()) > 0

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vitrail.explain.layers import cells
 from vitrail.explain.method import Method
+from vitrail.explain.target import Target
 from vitrail.model import Model
 
 
@@ -35,10 +36,10 @@ class RandomMap(Method):
     seed: int = 0
 
     def explain(
-        self, model: Model, images: UInt8[Tensor, "B 3 H W"], classes: Sequence[int]
+        self, model: Model, images: UInt8[Tensor, "B 3 H W"], targets: Sequence[Target]
     ) -> Float[Tensor, "B _h _w"]:
         """The same map for every class and model of one stride."""
-        del classes
+        del targets
         grid = cells((images.shape[2], images.shape[3]), model.backbone.strides[0])
         maps = [torch.rand(grid, generator=self._generator(image)) for image in images.cpu()]
         return torch.stack(maps).to(images.device)
@@ -67,10 +68,10 @@ class CentreMap(Method):
     width: float = 0.25
 
     def explain(
-        self, model: Model, images: UInt8[Tensor, "B 3 H W"], classes: Sequence[int]
+        self, model: Model, images: UInt8[Tensor, "B 3 H W"], targets: Sequence[Target]
     ) -> Float[Tensor, "B _h _w"]:
         """The same map for every image of a size."""
-        del classes
+        del targets
         size, stride = (images.shape[2], images.shape[3]), model.backbone.strides[0]
         along: list[Tensor] = []
         for side, count in zip(size, cells(size, stride), strict=True):

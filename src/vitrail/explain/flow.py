@@ -10,7 +10,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
@@ -23,11 +24,13 @@ from vitrail.backbones.t2t import T2T
 from vitrail.explain.layers import AttentionLayer, cells, insist_attention, watching
 from vitrail.explain.layout import OnImage, Pooled, Whole, Windowed
 from vitrail.explain.residual import residual_shares
+from vitrail.explain.target import Target, logit, through_tokens
 from vitrail.model import Model
 from vitrail.nn.probe import AttentionWeights
 from vitrail.nn.soft_split import SoftSplit
 from vitrail.nn.windows import PatchMerging, Windows
-from vitrail.tasks.classify import Classify
+from vitrail.tasks.segment import Segment
+from vitrail.tasks.task import Task
 from vitrail.types import Features, Grid
 
 
@@ -119,45 +122,32 @@ def run(
         with _recorded(model.backbone, normalised) as way:
             # Weights may be frozen: gradients flow because the pixels ask for one.
             features = model.backbone(normalised.requires_grad_(gradients))
-    return way, features
+    if isinstance(model.task, Segment):  # it reads maps, and no pooled vector
+        way.steps = [step for step in way.steps if not _pools(step)]
+    return way, replace(features, images=normalised.detach())
 
 
-Target = Callable[[Tensor, Sequence[int], Classify], Tensor]
-"""From logits `B C` and one class an image to the number an image whose gradient is wanted."""
-
-
-def logit(logits: Tensor, classes: Sequence[int], task: Classify) -> Tensor:
-    """The logit of the class."""
-    del task
-    return logits[torch.arange(len(logits)), torch.tensor(classes, device=logits.device)]
-
-
-def log_odds(logits: Tensor, classes: Sequence[int], task: Classify) -> Tensor:
-    """log(p / (1 - p)): what speaks for the class rather than for any other.
-
-    p is at temperature 1. Where an image may have several labels that is the logit itself.
-    """
-    chosen = logit(logits, classes, task)
-    if task.config.multilabel or logits.shape[1] == 1:
-        return chosen
-    one = torch.tensor(classes, device=logits.device)[:, None]
-    return chosen - logits.scatter(1, one, -torch.inf).logsumexp(dim=1)
+Number = Callable[[Any, Sequence[Target], Task[Any, Any]], Tensor]
+"""From raw output and one target an image to the number an image whose gradient is wanted."""
 
 
 def slopes(
     model: Model,
     features: Features,
     steps: Sequence[Step],
-    classes: Sequence[int],
-    target: Target = logit,
+    targets: Sequence[Target],
+    number: Number = logit,
 ) -> tuple[Float[Tensor, "B N D"], list[Tensor]]:
-    """Gradients of one number an image: for the last tokens, and for each step."""
-    task = model.task
-    assert isinstance(task, Classify), "only classifiers have logits of classes"
-    assert len(features.tokens) == len(classes), "one class an image"
+    """Gradients of one number an image: for the last tokens, and for each step.
+
+    What a head takes from finer maps, or from the image past all tokens, is not followed there.
+    """
+    assert len(features.tokens) == len(targets), "one target an image"
+    assert features.images is not None, "run keeps them"
     wanted = [features.tokens, *(step.seen for step in steps)]
     with torch.inference_mode(mode=False), torch.enable_grad():
-        value = target(task(features), classes, task)
+        read = through_tokens(features, model.backbone.prefix, features.images)
+        value = number(model.task(read), targets, model.task)
         first, *rest = torch.autograd.grad(value.sum(), wanted)
     return first, rest
 
@@ -217,6 +207,10 @@ def carry(
     assert row is not None
     rows, columns = cells(way.size, stride)  # a soft split may have places beyond the image
     return row[:, -grid[0] * grid[1] :].reshape(-1, *grid)[:, :rows, :columns]
+
+
+def _pools(step: Step) -> bool:
+    return isinstance(step, Mixed) and isinstance(step.layout, Pooled)
 
 
 def _padded(row: Float[Tensor, "B n"], layout: OnImage, size: Grid) -> Float[Tensor, "B m"]:

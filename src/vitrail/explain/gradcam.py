@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from vitrail.backbones import BackboneConfig
-from vitrail.backbones.backbone import Backbone
 from vitrail.backbones.hybrid import Hybrid, HybridConfig
 from vitrail.backbones.recurrent import RecurrentConfig
 from vitrail.backbones.resnet import ResNetConfig
@@ -22,10 +21,11 @@ from vitrail.backbones.vit import ViT, ViTConfig
 from vitrail.backbones.windowed_vit import WindowedViTConfig
 from vitrail.explain.method import Method
 from vitrail.explain.rollout import read_from
+from vitrail.explain.target import Target, logit, through_tokens
 from vitrail.model import Model
 from vitrail.nn.blocks import Block
 from vitrail.tasks.classify import Classify
-from vitrail.types import Grid
+from vitrail.tasks.segment import Segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,31 +42,31 @@ class GradCam(Method):
     paper: ClassVar[str] = "Selvaraju et al. 2017, equations 1 and 2"
 
     def refuses(self, model: Model) -> str:
-        """It needs the logit of a class, and works on every backbone."""
+        """It needs the logit of a class or region, and works on every backbone."""
         return refuses_without_classes(model)
 
     def explain(
-        self, model: Model, images: UInt8[Tensor, "B 3 H W"], classes: Sequence[int]
+        self, model: Model, images: UInt8[Tensor, "B 3 H W"], targets: Sequence[Target]
     ) -> Float[Tensor, "B _h _w"]:
         """One map an image, on the grid of the last map."""
-        return grad_cam(model, images, classes)
+        return grad_cam(model, images, targets)
 
 
 def grad_cam(
-    model: Model, images: UInt8[Tensor, "B 3 H W"], classes: Sequence[int]
+    model: Model, images: UInt8[Tensor, "B 3 H W"], targets: Sequence[Target]
 ) -> Float[Tensor, "B _h _w"]:
     """What speaks for a class, cell by cell; nothing below 0 (equation 2).
 
     Args:
-        model: A classifier in evaluation mode.
+        model: A classifier or a segmenter in evaluation mode.
         images: Prepared.
-        classes: Whose logit is explained, one class an image.
+        targets: Whose logit is explained, one an image.
     """
-    return class_evidence(model, images, classes).clamp_min(0)
+    return class_evidence(model, images, targets).clamp_min(0)
 
 
 def class_evidence(
-    model: Model, images: UInt8[Tensor, "B 3 H W"], classes: Sequence[int]
+    model: Model, images: UInt8[Tensor, "B 3 H W"], targets: Sequence[Target]
 ) -> Float[Tensor, "B _h _w"]:
     """The same before what speaks against the class is cut off: sum over k of alpha_k A_k.
 
@@ -76,18 +76,21 @@ def class_evidence(
     network that pools its last state, cell i times the number of cells is the logit without the
     bias that reading up to i alone would have given. Where it reads a class token nothing is exact:
     the numbers rank the cells.
+
+    Of a region the logit is the mean over its pixels (Seg-Grad-CAM, Vinogradova et al. 2020,
+    equation 2), and what the head takes from finer maps, or from the image past all tokens, is not
+    in the map.
     """
-    task = model.task
-    assert isinstance(task, Classify), "Grad-CAM explains the logit of a class"
-    assert len(images) == len(classes), "one class an image"
+    assert len(images) == len(targets), "one target an image"
     # Weights may be frozen: gradients flow because the pixels ask for one.
     with torch.inference_mode(mode=False), torch.enable_grad():
-        with _cells_of(model.backbone) as taken_in:
-            features = model.backbone(model.normalise(images).requires_grad_())
+        normalised = model.normalise(images)
+        with _cells_of(model) as taken_in:
+            features = model.backbone(normalised.requires_grad_())
         # A map is laid out from the tokens, not the tokens from the map: these are on the way.
         tokens = taken_in[0] if taken_in else features.tokens
-        logits = task(features)
-        chosen = logits[torch.arange(len(logits)), torch.tensor(classes, device=logits.device)]
+        read = through_tokens(features, model.backbone.prefix, normalised.detach())
+        chosen = logit(model.task(read), targets, model.task)
         (gradient,) = torch.autograd.grad(chosen.sum(), [tokens])
     prefix = model.backbone.prefix
     cells, slope = tokens.detach()[:, prefix:], gradient[:, prefix:]
@@ -96,21 +99,22 @@ def class_evidence(
 
 
 def refuses_without_classes(model: Model) -> str:
-    """What to say where a model's output is no logit of a class; empty where it is."""
-    if isinstance(model.task, Classify):
+    """What to say where a model gives no logit of a class or region; empty where it does."""
+    if isinstance(model.task, Classify | Segment):
         return ""
     return f"it explains the logit of a class; this model does {model.config.task.kind}"
 
 
 @contextmanager
-def _cells_of(backbone: Backbone) -> Generator[list[Tensor]]:
+def _cells_of(model: Model) -> Generator[list[Tensor]]:
     """What the last attention takes in while the block runs, where the head reads a class token.
 
     Yields:
         A list of that one tensor, or one that stays empty.
     """
     seen: list[Tensor] = []
-    if read_from(backbone) == "patches":
+    backbone = model.backbone
+    if isinstance(model.task, Segment) or read_from(backbone) == "patches":
         yield seen
         return
     assert isinstance(backbone, ViT | Hybrid | T2T), "no other family has a class token"
@@ -127,7 +131,7 @@ def _cells_of(backbone: Backbone) -> Generator[list[Tensor]]:
 class _Keep:
     seen: list[Tensor] = field(default_factory=list[Tensor])
 
-    def __call__(self, module: nn.Module, given: tuple[Tensor, Grid]) -> None:
+    def __call__(self, module: nn.Module, given: tuple[Any, ...]) -> None:
         del module
         self.seen.append(given[0])
 

@@ -18,10 +18,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vitrail.backbones.t2t import T2T
-from vitrail.explain.flow import Mixed, Share, carry, log_odds, run, slopes
+from vitrail.explain.flow import Mixed, Share, carry, run, slopes
 from vitrail.explain.held import held_norms
 from vitrail.explain.method import Method
 from vitrail.explain.relevance import Relevance, Weighed
+from vitrail.explain.target import Target, log_odds
 from vitrail.model import Model
 from vitrail.nn.soft_split import SoftSplit
 
@@ -47,16 +48,16 @@ class GradientRollout(Method):
     )
 
     def refuses(self, model: Model) -> str:
-        """It needs attention and the logit of a class."""
+        """It needs attention and the logit of a class or region."""
         return Relevance().refuses(model)
 
     def explain(
-        self, model: Model, images: UInt8[Tensor, "B 3 H W"], classes: Sequence[int]
+        self, model: Model, images: UInt8[Tensor, "B 3 H W"], targets: Sequence[Target]
     ) -> Float[Tensor, "B _h _w"]:
         """One map over the finest tokens for each image; it sums to at most 1."""
         with held_norms(model):
             way, features = run(model, images, gradients=True)
-            slope, found = slopes(model, features, way.steps, classes, log_odds)
+            slope, found = slopes(model, features, way.steps, targets, log_odds)
         with torch.no_grad():
             flow = carry(way, features, _Shares(slope, found), model.backbone)
             return _overlapped(flow, model)

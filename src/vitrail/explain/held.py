@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from vitrail.explain.layers import AttentionLayer, attention_layers, watching
 from vitrail.model import Model
-from vitrail.nn.probe import AttentionWeights, KernelWeights, SoftmaxWeights
+from vitrail.nn.probe import AttentionWeights, KernelWeights, SampledWeights, SoftmaxWeights
+from vitrail.nn.projector import ChannelNorm
 
 
 @contextmanager
@@ -24,19 +25,29 @@ def held_attention(model: Model) -> Generator[None]:
 
     def watch(layer: AttentionLayer, weights: AttentionWeights, v: Tensor, out: Tensor) -> None:
         del layer, v, out
-        assert isinstance(weights, SoftmaxWeights | KernelWeights)
-        for part in (weights.q, weights.k):
+        for part in _parts(weights):
             if part.requires_grad:
                 part.register_hook(torch.zeros_like)  # pyright: ignore[reportUnknownMemberType]
 
-    with watching(attention_layers(model.backbone), watch):
+    with watching(attention_layers(model), watch):
         yield
+
+
+def _parts(weights: AttentionWeights) -> tuple[Tensor, Tensor]:
+    """What weights follow from."""
+    match weights:
+        case SoftmaxWeights(q=q, k=k) | KernelWeights(q=q, k=k):
+            return q, k
+        case SampledWeights(places=places, shares=shares):
+            return places, shares
+        case _:
+            raise AssertionError(f"weights unknown here: {type(weights).__name__}")
 
 
 @contextmanager
 def held_norms(model: Model) -> Generator[None]:
     """Inside, no gradient flows through the deviations of norms (the rule for LayerNorm)."""
-    norms = [m for m in model.modules() if isinstance(m, nn.LayerNorm | nn.GroupNorm)]
+    norms = [m for m in model.modules() if isinstance(m, nn.LayerNorm | nn.GroupNorm | ChannelNorm)]
     hooks = [norm.register_forward_hook(_hold) for norm in norms]
     try:
         yield
@@ -50,12 +61,18 @@ def _hold(norm: nn.Module, given: tuple[Tensor], out: Tensor) -> Tensor:
     (x,) = given
     match norm:
         case nn.LayerNorm():
-            groups, weight = x.reshape(*x.shape[: -len(norm.normalized_shape)], -1), norm.weight
+            axes = tuple(range(-len(norm.normalized_shape), 0))
+            passed = _held_norm(x, axes, norm.eps) * norm.weight
         case nn.GroupNorm():
-            groups = x.reshape(len(x), norm.num_groups, -1)
-            weight = norm.weight.view(-1, *[1] * (x.ndim - 2))
+            groups = _held_norm(x.reshape(len(x), norm.num_groups, -1), (-1,), norm.eps)
+            passed = groups.reshape(x.shape) * norm.weight.view(-1, *[1] * (x.ndim - 2))
+        case ChannelNorm():
+            passed = _held_norm(x, (1,), norm.eps) * norm.weight[:, None, None]
         case _:
             raise AssertionError(f"a norm unknown here: {type(norm).__name__}")
-    deviation = (groups.var(dim=-1, correction=0, keepdim=True) + norm.eps).sqrt().detach()
-    passed = ((groups - groups.mean(dim=-1, keepdim=True)) / deviation).reshape(x.shape) * weight
     return out.detach() + (passed - passed.detach())
+
+
+def _held_norm(x: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
+    deviation = (x.var(dim=axes, correction=0, keepdim=True) + eps).sqrt().detach()
+    return (x - x.mean(dim=axes, keepdim=True)) / deviation

@@ -45,12 +45,19 @@ from vitrail.nn.detection_encoder import CellLayer
 from vitrail.nn.encoder import EncoderBlock
 from vitrail.nn.pooling import AttentionPool
 from vitrail.nn.probe import AttentionWeights, Probe
-from vitrail.nn.query_decoder import QueryLayer
+from vitrail.nn.query_decoder import QueryDecoder, QueryLayer
 from vitrail.nn.sequence_attention import SequenceAttention
 from vitrail.nn.soft_split import SoftSplit, TokenAttention, TokenBlock
 from vitrail.nn.windows import WindowAttention
 from vitrail.tasks.detect import Detect
 from vitrail.tasks.detectors import C2fProjectorConfig, QueryDetector, QueryReadout
+from vitrail.tasks.joint_segmenters import EncoderOnlyMaskTransformer, MaskTransformer
+from vitrail.tasks.segment import Segment
+from vitrail.tasks.segmenters import (
+    ClassQuerySegmenter,
+    MatchedQueriesReadout,
+    MatchedQuerySegmenter,
+)
 from vitrail.tasks.transcribe import Transcribe
 from vitrail.transformer import Transformer
 from vitrail.types import Grid
@@ -122,7 +129,7 @@ class InText(Place):
 
 @dataclass(frozen=True, slots=True)
 class OnMaps(Place):
-    """Cells of the maps that a detector reads.
+    """Cells of the maps that queries of a detector or a segmenter read.
 
     Attributes:
         stride: Pixels between two cells of the map that the projector starts from.
@@ -385,14 +392,40 @@ def _of_task(model: Model) -> Iterable[_Found]:
             yield from _decoder(decoder, memory, "attn_decoder")
         case Detect(detector=QueryDetector() as detector, config=config):
             assert isinstance(config.readout, QueryReadout)
-            projector, strides = config.readout.projector, backbone.strides
-            if isinstance(projector, C2fProjectorConfig):
-                maps = OnMaps(strides[len(strides) // 2], projector.scales)
-            else:
-                maps = OnMaps(strides[-1], (1.0,))
-            yield from _detector(detector, maps)
+            yield from _detector(detector, _maps_read(config.readout, backbone.strides))
+        case Segment(segmenter=MatchedQuerySegmenter() as head, config=config):
+            assert isinstance(config.readout, MatchedQueriesReadout)
+            strides = backbone.strides if head.memory is None else (head.memory,)
+            yield from _detector(head.detector, _maps_read(config.readout.detector, strides))
+        case Segment(segmenter=ClassQuerySegmenter() as head):
+            yield from _searching(head.decoder, OnMaps(backbone.strides[-1], (1.0,)))
+        case Segment(segmenter=MaskTransformer() as head, config=config):
+            names = (*config.classes,)
+            place = AtStride(Whole, backbone.strides[-1], names)
+            for i, block in enumerate(head.blocks):
+                yield _among(block, f"decoder block {i + 1}", f"attn_decoder_{i}", place)
+        case Segment(segmenter=EncoderOnlyMaskTransformer() as head):
+            before = sum(1 for _ in _of_backbone(backbone))
+            names = tuple(f"query {i + 1}" for i in range(head.queries.shape[1]))
+            place = AtStride(Whole, backbone.strides[-1], (*names, *prefix_names(backbone)))
+            for i, block in enumerate(head.blocks, start=before):
+                yield _among(block, f"block {i + 1}, with queries", f"attn_{i}", place)
         case _:
             return
+
+
+def _among(block: nn.Module, name: str, key: str, place: Place) -> _Found:
+    """A block in which queries and patches stand side by side."""
+    assert isinstance(block, Block)
+    return _Found(name, key, block.attn, block.attn.heads, place)
+
+
+def _maps_read(readout: QueryReadout, strides: Sequence[int]) -> OnMaps:
+    """Where the maps of a detector's projector lie, given those that it projects."""
+    projector = readout.projector
+    if isinstance(projector, C2fProjectorConfig):
+        return OnMaps(strides[len(strides) // 2], projector.scales)
+    return OnMaps(strides[-1], (1.0,))
 
 
 def _detector(detector: QueryDetector, maps: OnMaps) -> Iterable[_Found]:
@@ -400,7 +433,12 @@ def _detector(detector: QueryDetector, maps: OnMaps) -> Iterable[_Found]:
         assert isinstance(layer, CellLayer)
         own, place = layer.attn, AtStride(Whole, maps.stride)
         yield _Found(f"encoder layer {i + 1}", f"attn_encoder_{i}_self", own, own.heads, place)
-    for i, layer in enumerate(detector.decoder.layers):
+    yield from _searching(detector.decoder, maps)
+
+
+def _searching(decoder: QueryDecoder, maps: OnMaps) -> Iterable[_Found]:
+    """Queries among themselves, and to the image."""
+    for i, layer in enumerate(decoder.layers):
         assert isinstance(layer, QueryLayer)
         own, cross = layer.self_attn, layer.cross_attn
         name, key = f"decoder layer {i + 1}", f"attn_decoder_{i}"

@@ -1,4 +1,4 @@
-"""The seam of explanations: from a class to a map of what speaks for it."""
+"""The seam of explanations: from a class or a region to a map of what speaks for it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import ClassVar
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from vitrail.explain.target import Target
 from vitrail.model import Model
 
 
@@ -19,7 +20,7 @@ class Method(ABC):
         key: Short name for files, options and tables.
         name: What people call it.
         paper: Where it comes from, with its equation.
-        of_class: Whether the map depends on the class that is asked about.
+        of_class: Whether the map depends on the class or region that is asked about.
         baseline: Whether it knows nothing of the model: what every other method has to beat.
     """
 
@@ -36,9 +37,9 @@ class Method(ABC):
 
     @abstractmethod
     def explain(
-        self, model: Model, images: UInt8[Tensor, "B 3 H W"], classes: Sequence[int]
+        self, model: Model, images: UInt8[Tensor, "B 3 H W"], targets: Sequence[Target]
     ) -> Float[Tensor, "B _h _w"]:
-        """One map an image, greater where more speaks for the class.
+        """One map an image, greater where more speaks for the target.
 
         The grid is the method's own: it covers the image evenly, cells of the last row and column
         may be cut off. No map is negative.
@@ -46,5 +47,6 @@ class Method(ABC):
         Args:
             model: In evaluation mode.
             images: Prepared.
-            classes: The class that is asked about, one an image.
+            targets: What is asked about, one an image: a class of a classifier, a region of a
+                segmenter.
         """

@@ -19,8 +19,8 @@ from vitrail.explain.blur import blurred
 from vitrail.explain.gradcam import refuses_without_classes
 from vitrail.explain.layers import cells
 from vitrail.explain.method import Method
+from vitrail.explain.target import Target, logit, probability
 from vitrail.model import Model
-from vitrail.tasks.classify import Classify
 from vitrail.types import Grid
 
 CELLS = 8
@@ -60,29 +60,29 @@ class Occlusion(Method):
     batch: int = 64
 
     def refuses(self, model: Model) -> str:
-        """It needs the score of a class, and works on every backbone."""
+        """It needs the score of a class or region, and works on every backbone."""
         return refuses_without_classes(model)
 
     def explain(
-        self, model: Model, images: UInt8[Tensor, "B 3 H W"], classes: Sequence[int]
+        self, model: Model, images: UInt8[Tensor, "B 3 H W"], targets: Sequence[Target]
     ) -> Float[Tensor, "B _h _w"]:
         """One map an image, a cell a place of the square.
 
         Raises:
             ExplainError: a window, stride or batch below 1, or a window smaller than the stride.
         """
-        return self.drops(model, images, classes).clamp_min(0)
+        return self.drops(model, images, targets).clamp_min(0)
 
     @torch.no_grad()
     def drops(
-        self, model: Model, images: UInt8[Tensor, "B 3 H W"], classes: Sequence[int]
+        self, model: Model, images: UInt8[Tensor, "B 3 H W"], targets: Sequence[Target]
     ) -> Float[Tensor, "B _h _w"]:
         """How much the score falls, cell by cell; negative where it rises.
 
         Raises:
             ExplainError: as in `explain`.
         """
-        assert len(images) == len(classes), "one class an image"
+        assert len(images) == len(targets), "one target an image"
         size = (images.shape[2], images.shape[3])
         stride = default_stride(model.backbone, size) if self.stride is None else self.stride
         window = 2 * stride if self.window is None else self.window
@@ -90,7 +90,7 @@ class Occlusion(Method):
         grid, found = cells(size, stride), list[Tensor]()
         squares = _squares(grid, window, stride, images.device)
         at_a_time = [squares[i : i + self.batch] for i in range(0, len(squares), self.batch)]
-        for image, about in zip(images, classes, strict=True):
+        for image, about in zip(images, targets, strict=True):
             cover = _covered(image, self.cover, window)
             whole = self._scores(model, image[None], about)
             parts = [
@@ -101,13 +101,10 @@ class Occlusion(Method):
         return torch.stack(found)
 
     def _scores(
-        self, model: Model, images: UInt8[Tensor, "b 3 H W"], about: int
+        self, model: Model, images: UInt8[Tensor, "b 3 H W"], about: Target
     ) -> Float[Tensor, " b"]:
-        task = model.task
-        assert isinstance(task, Classify), "occlusion explains the score of a class"
-        output = model(images)
-        scores = task.probabilities(output) if self.score == "probability" else output.float()
-        return scores[:, about]
+        number = probability if self.score == "probability" else logit
+        return number(model(images), [about] * len(images), model.task).float()
 
     def _insist(self, window: int, stride: int) -> None:
         if min(window, stride, self.batch) < 1:

@@ -5,7 +5,8 @@ The names are those that golden cases use: `logits`, `pre_logits` (what the head
 window, windows of an image side by side), `attn_pool`, `attn_t2t_<n>`. A detector has `logits` and
 `pred_boxes` of its queries, `encoder_last_hidden_state` and `decoder_last_hidden_state`,
 `attn_encoder_<n>`, `attn_decoder_<n>` and `attn_cross_<n>`, and `enc_outputs_*` where it chooses
-its queries from the tokens.
+its queries from the tokens. A segmenter has `encoder_features`, and `masks`: of every pixel and
+class, or, with `logits_class`, of every query.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import replace
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from vitrail.backbones.backbone import Backbone
 from vitrail.backbones.t2t import T2T
@@ -26,8 +28,10 @@ from vitrail.nn.probe import AttentionWeights, SoftmaxWeights
 from vitrail.tasks.classify import Classify
 from vitrail.tasks.detect import Detect
 from vitrail.tasks.detectors import QueryDetector
+from vitrail.tasks.joint_segmenters import EncoderOnlyMaskTransformer, MaskTransformer
+from vitrail.tasks.segment import Segment
 from vitrail.transformer import Transformer
-from vitrail.types import Features
+from vitrail.types import Features, MaskQueries, PixelLogits
 
 
 @torch.no_grad()
@@ -45,7 +49,7 @@ def outputs_of(
     """
     backbone = model.backbone if isinstance(model, Model) else model
     with attention_of(model) as attention:
-        features = replace(backbone(images), pixel_mask=pixel_mask)
+        features = replace(backbone(images), pixel_mask=pixel_mask, images=images)
         found = {
             "last_hidden_state": features.tokens,
             "pooled": features.pooled,
@@ -61,9 +65,14 @@ def outputs_of(
                 found |= _of_classifier(task, features)
             case Model(task=Detect() as task):
                 found |= _of_detector(task, features)
+            case Model(task=Segment() as task):
+                found |= _of_segmenter(task, features)
             case _:
                 pass
-    return _queries_last(backbone, found | _both_names(attention))
+    found |= _both_names(attention)
+    if isinstance(model, Model) and isinstance(model.task, Segment):
+        found |= _as_segmenter(model.task, attention)
+    return _queries_last(backbone, found)
 
 
 def _of_classifier(task: Classify, features: Features) -> dict[str, Tensor]:
@@ -90,6 +99,37 @@ def _of_detector(task: Detect, features: Features) -> dict[str, Tensor]:
     if start.proposals is not None:
         found["enc_outputs_class"] = start.proposals.logits
         found["enc_outputs_coord_logits"] = start.proposals.boxes
+    return found
+
+
+def _of_segmenter(task: Segment, features: Features) -> dict[str, Tensor]:
+    found = {"encoder_features": features.tokens}
+    if isinstance(task.segmenter, EncoderOnlyMaskTransformer):
+        found["last_hidden_state"], _ = task.segmenter.run(features)
+    match task(features):
+        case PixelLogits(logits=logits):
+            assert features.images is not None
+            rows, columns = features.images.shape[2:]
+            # The map covers what patches pad; of that, the image is shown.
+            stride = task.segmenter.stride
+            masks = F.interpolate(logits, scale_factor=stride, mode="bilinear")
+            return {**found, "masks": masks[:, :, :rows, :columns]}
+        case MaskQueries(logits=logits, masks=masks):
+            return {**found, "logits_class": logits, "masks": masks}
+        case _:
+            raise AssertionError("a model in training gives no answers")
+
+
+def _as_segmenter(task: Segment, attention: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Layers of the backbone are those of an encoder; class queries of a decoder stand last."""
+    if task.segmenter.matched:
+        return {}
+    count, found = len(task.config.classes), dict[str, Tensor]()
+    for key, weights in attention.items():
+        if not key.startswith("attn_decoder_"):
+            found[key.replace("attn_", "attn_encoder_")] = weights
+        elif isinstance(task.segmenter, MaskTransformer):
+            found[key] = weights.roll((-count, -count), dims=(-2, -1))
     return found
 
 

@@ -16,6 +16,7 @@ from vitrail.explain.layers import cells, choose_layers, insist_attention
 from vitrail.explain.layout import Layout, OnImage, Query, Whole, Windowed
 from vitrail.explain.method import Method
 from vitrail.explain.rollout import read_from, refuses_without_attention
+from vitrail.explain.target import Target
 from vitrail.model import Model
 from vitrail.types import Grid
 
@@ -48,14 +49,14 @@ class RawAttention(Method):
         return refuses_without_attention(model)
 
     def explain(
-        self, model: Model, images: UInt8[Tensor, "B 3 H W"], classes: Sequence[int]
+        self, model: Model, images: UInt8[Tensor, "B 3 H W"], targets: Sequence[Target]
     ) -> Float[Tensor, "B _h _w"]:
         """The same map for every class, on the grid of the layer.
 
         Raises:
             ExplainError: no attention, or no such layer or head.
         """
-        del classes
+        del targets
         backbone = model.backbone
         (layer,) = choose_layers(insist_attention(backbone), [self.layer])
         size = (images.shape[2], images.shape[3])

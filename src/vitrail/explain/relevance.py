@@ -15,11 +15,12 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from vitrail.explain.flow import Merged, Mixed, Share, Split, Weighing, carry, run, slopes
+from vitrail.explain.gradcam import refuses_without_classes
 from vitrail.explain.method import Method
 from vitrail.explain.rollout import refuses_without_attention
+from vitrail.explain.target import Target
 from vitrail.model import Model
 from vitrail.nn.windows import Windows
-from vitrail.tasks.classify import Classify
 from vitrail.types import Features
 
 
@@ -32,13 +33,11 @@ class Relevance(Method):
     paper: ClassVar[str] = "Chefer et al. 2021 (generic attention), equations 5 and 6"
 
     def refuses(self, model: Model) -> str:
-        """It needs attention and the logit of a class."""
-        if not isinstance(model.task, Classify):
-            return f"it explains the logit of a class; this model does {model.config.task.kind}"
-        return refuses_without_attention(model)
+        """It needs attention and the logit of a class or region."""
+        return refuses_without_classes(model) or refuses_without_attention(model)
 
     def explain(
-        self, model: Model, images: UInt8[Tensor, "B 3 H W"], classes: Sequence[int]
+        self, model: Model, images: UInt8[Tensor, "B 3 H W"], targets: Sequence[Target]
     ) -> Float[Tensor, "B _h _w"]:
         """One map over the finest tokens for each image.
 
@@ -48,7 +47,7 @@ class Relevance(Method):
         attention does: what a token was made of that spoke against the class is left out.
         """
         way, features = run(model, images, gradients=True)
-        slope, found = slopes(model, features, way.steps, classes)
+        slope, found = slopes(model, features, way.steps, targets)
         with torch.no_grad():
             return carry(way, features, Weighed(slope, found), model.backbone)
 

@@ -18,6 +18,7 @@ from vitrail.errors import ExplainError
 from vitrail.explain.flow import Merged, Mixed, Share, Split, Weighing, carry, run
 from vitrail.explain.layers import attention_layers
 from vitrail.explain.method import Method
+from vitrail.explain.target import Target
 from vitrail.model import Model
 from vitrail.types import Features
 
@@ -51,10 +52,10 @@ class Rollout(Method):
         return refuses_without_attention(model)
 
     def explain(
-        self, model: Model, images: UInt8[Tensor, "B 3 H W"], classes: Sequence[int]
+        self, model: Model, images: UInt8[Tensor, "B 3 H W"], targets: Sequence[Target]
     ) -> Float[Tensor, "B _h _w"]:
         """The same map for every class."""
-        del classes
+        del targets
         return rollout(model, images, heads=self.heads, discard=self.discard)
 
 

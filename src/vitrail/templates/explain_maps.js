@@ -134,6 +134,7 @@ function renderSide(row, image, map, key) {
     table(row.plots, ["Token", "Length"], parts);
     return;
   }
+  if (map.said) make("p", "small", row.plots, map.said);
   answer(row.plots, image);
   for (const curve of map.curves) row.plots.append(curvePlot(curve, map.target || image.label));
   const all = image.maps.filter((one) => one.curves.length && (!one.target || !map.target || one.target === map.target));
@@ -141,7 +142,7 @@ function renderSide(row, image, map, key) {
   const lines = all.map((one) => [one.name, say(one.curves[0].area), say(one.curves[1].area)]);
   const [gone, back] = all[0].curves;
   table(row.plots, ["Area on this image", "deletion", "insertion"], [...lines, ["Random", say(gone.randomArea), say(back.randomArea)]], all.indexOf(map));
-  make("p", "small muted across", row.plots, "One image proves little. “vitrail explain MODEL DATA --score” measures all methods over many, with intervals.");
+  if (!map.said) make("p", "small muted across", row.plots, "One image proves little. “vitrail explain MODEL DATA --score” measures all methods over many, with intervals.");
 }
 
 function answer(parent, image) {

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from vitrail.explain.faithfulness.erasing import Filling, erased, filled
+from vitrail.explain.target import Target
 from vitrail.model import Model
 
 STEPS = 24
@@ -53,7 +54,7 @@ class Curves:
 def curves(
     model: Model,
     images: UInt8[Tensor, "B 3 H W"],
-    classes: Sequence[int],
+    targets: Sequence[Target],
     ranks: Int[Tensor, "B H W"],
     filling: Filling,
     *,
@@ -65,7 +66,7 @@ def curves(
     Args:
         model: In evaluation mode.
         images: Prepared.
-        classes: The class that is asked about, one an image.
+        targets: What is asked about, one an image.
         ranks: Order of the pixels, from `pixels.ranks`.
         filling: What takes the place of erased pixels.
         steps: Steps between the ends; there is one point more.
@@ -75,6 +76,6 @@ def curves(
     counts = [round(total * step / steps) for step in range(steps + 1)]
     spans = [(0, count) for count in counts] + [(count, total) for count in counts]
     blank = filled(images, filling)
-    rows = erased(model, images, blank, ranks, spans, classes, batch_size=batch_size)
+    rows = erased(model, images, blank, ranks, spans, targets, batch_size=batch_size)
     shares = torch.tensor(counts, dtype=torch.float32, device=rows.device) / total
     return Curves(shares, rows[:, : steps + 1], rows[:, steps + 1 :])

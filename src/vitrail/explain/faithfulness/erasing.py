@@ -15,8 +15,8 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from vitrail.explain.blur import blurred
+from vitrail.explain.target import Target, probability
 from vitrail.model import Model
-from vitrail.tasks.classify import Classify
 
 Filling = Literal["blur", "mean"]
 """What takes the place of erased pixels."""
@@ -51,16 +51,12 @@ def filled(images: UInt8[Tensor, "B 3 H W"], filling: Filling) -> UInt8[Tensor, 
 def probabilities(
     model: Model,
     images: UInt8[Tensor, "B 3 H W"],
-    classes: Sequence[int],
+    targets: Sequence[Target],
 ) -> Float[Tensor, "B"]:
-    """Probability of one class an image, at the model's temperature."""
-    task = model.task
-    assert isinstance(task, Classify), "only classifiers have probabilities of classes"
-    assert len(images) == len(classes), "one class an image"
+    """Probability of one class an image, at the model's temperature, or of one region."""
+    assert len(images) == len(targets), "one target an image"
     with torch.inference_mode():
-        rows = task.probabilities(model(images))
-    chosen = torch.tensor(classes, device=rows.device)
-    return rows.gather(1, chosen[:, None])[:, 0]
+        return probability(model(images), targets, model.task)
 
 
 def erased(
@@ -69,11 +65,11 @@ def erased(
     fillings: UInt8[Tensor, "B 3 H W"],
     ranks: Int[Tensor, "B H W"],
     spans: Sequence[Span],
-    classes: Sequence[int],
+    targets: Sequence[Target],
     *,
     batch_size: int = 64,
 ) -> Float[Tensor, "B S"]:
-    """Probability of each image's class, once for each span of ranks that is erased.
+    """Probability of each image's target, once for each span of ranks that is erased.
 
     Args:
         model: In evaluation mode.
@@ -81,7 +77,7 @@ def erased(
         fillings: From `filled`.
         ranks: Order of the pixels.
         spans: What is erased.
-        classes: The class that is asked about, one an image.
+        targets: What is asked about, one an image.
         batch_size: Images a forward pass; no more are made at a time.
     """
     pairs = list(itertools.product(range(len(images)), spans))
@@ -92,5 +88,5 @@ def erased(
         low, high = torch.tensor([span for _, span in part], device=ranks.device).T[..., None, None]
         gone = (ranks[of] >= low) & (ranks[of] < high)
         asked = torch.where(gone[:, None], fillings[of], images[of])
-        answers.append(probabilities(model, asked, [classes[image] for image in of]))
+        answers.append(probabilities(model, asked, [targets[image] for image in of]))
     return torch.cat(answers).view(len(images), len(spans))

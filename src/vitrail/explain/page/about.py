@@ -41,5 +41,23 @@ OBJECTS = (
     "layer, averaged over its heads. It says where was read, not what for."
 )
 
-WORDS = ABOUT | {"objects": OBJECTS}
+REGIONS = {
+    "regions": (
+        "The pixels of each region. What follows tells what made it: methods that ask for a class "
+        "ask here for the mean logit of the region's pixels."
+    ),
+    "queries": (
+        "Where the query that tells a region read the image: its attention in the last layer, "
+        "averaged over heads. It says where was read, not what for, and a query takes only what "
+        "region to look for from there: the outline comes from comparing it with every pixel."
+    ),
+    "details": (
+        "What the pixels gave to the region past all tokens: the head looks at the image itself, "
+        "for edges that patches have averaged away. Gradient times pixel, norms held fixed. What "
+        "speaks against the region is left out."
+    ),
+}
+"""What a page shows of regions beside the methods."""
+
+WORDS = ABOUT | REGIONS | {"objects": OBJECTS}
 """Of everything that a page has maps of, by key."""

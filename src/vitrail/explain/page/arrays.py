@@ -14,6 +14,7 @@ Keys of an archive (`np.load` opens it without pickle):
 - `error/<layer>`: largest difference of `weights @ v` from the fused output, relative.
 - `features`: three principal components of the patch features, h w 3, uint8.
 - `norms/<block>`: lengths of the tokens, h w.
+- `region/<n>`: of a segmenter, the mask that the n-th map of each method is about, H W, bool.
 - `symbols`: what a transcriber wrote, one symbol a step.
 """
 
@@ -97,6 +98,8 @@ def _arrays(model: Model, view: ImageView, image: UInt8[Tensor, "3 H W"]) -> Ite
     if view.answer.truth:
         yield "truth", np.array(view.answer.truth)
     yield from _maps(view)
+    for number, mask in enumerate(() if view.masks is None else view.masks, start=1):
+        yield f"region/{number}", mask
     if view.features is not None:
         yield "features", view.features.cells
     for norm in view.norms:

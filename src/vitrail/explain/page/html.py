@@ -14,14 +14,9 @@ import numpy as np
 
 from vitrail.explain.layers import AttentionLayer
 from vitrail.explain.page.about import WORDS
+from vitrail.explain.page.curves import CurveView
 from vitrail.explain.page.packed import Bits, Packed, tolerance
-from vitrail.explain.page.view import (
-    ColourView,
-    CurveView,
-    ImageView,
-    MapView,
-    NormView,
-)
+from vitrail.explain.page.view import ColourView, ImageView, MapView, NormView
 from vitrail.report_templates import open_templates, script_hash
 from vitrail.types import Grid, Skipped
 from vitrail.weights.modelfile import write_atomically
@@ -195,6 +190,7 @@ def _map(one: MapView) -> dict[str, Any]:
         "about": WORDS[one.key],
         "paper": one.paper,
         "target": one.target,
+        "said": one.said,
         "cells": _floats(one.cells),
         "cell": one.cell,
         "curves": [_curve(curve) for curve in one.curves],

@@ -10,13 +10,14 @@ from torch import Tensor
 from vitrail.data.dataset import Dataset
 from vitrail.explain.method import Method
 from vitrail.explain.objects import count_words
+from vitrail.explain.page.curves import random_curves
 from vitrail.explain.page.found import view_objects
+from vitrail.explain.page.regions import view_regions
 from vitrail.explain.page.stream import write
 from vitrail.explain.page.view import (
     AnswerView,
     ImageView,
     MapView,
-    random_curves,
     view_answer,
     view_features,
     view_map,
@@ -26,7 +27,8 @@ from vitrail.explain.page.view import (
 from vitrail.model import Model
 from vitrail.tasks.classify import Classify
 from vitrail.tasks.detect import Detect
-from vitrail.types import Boxes, Sample
+from vitrail.tasks.segment import Segment
+from vitrail.types import VOID, Boxes, Sample, Segments
 
 
 def look(
@@ -47,13 +49,19 @@ def look(
         sample: The image as it was read.
         image: The same, prepared.
         methods: Those that do not refuse the model.
-        about: Class that is asked about; None for the predicted one.
+        about: Class that is asked about; None for the predicted one, or for regions of all.
         curves: Whether to measure deletion and insertion.
     """
     truth = _truth(dataset, sample)
     answer = view_answer(model, image, truth)
-    maps = tuple(_maps(model, image, methods, _targets(model, answer, about), curves=curves))
-    drawn = image
+    drawn, masks, note = image, None, ""
+    if isinstance(model.task, Segment):
+        name = None if about is None else model.task.config.classes[about]
+        seen = view_regions(model, image, methods, name, curves=curves)
+        drawn, maps, note = seen.drawn, seen.maps, seen.note
+        masks = seen.masks.numpy(force=True)
+    else:
+        maps = tuple(_maps(model, image, methods, _targets(model, answer, about), curves=curves))
     if isinstance(model.task, Detect):
         drawn, found = view_objects(model, image)
         maps = (*found, *maps)
@@ -66,6 +74,8 @@ def look(
         maps,
         view_features(model, image),
         view_norms(model, image),
+        masks=masks,
+        note=note,
     )
 
 
@@ -108,5 +118,8 @@ def _truth(dataset: Dataset, sample: Sample) -> str:
             return sample.target
         case Boxes(items=items):
             return count_words(dataset.classes[box.label] for box in items)
+        case Segments(labels=labels):
+            names = [dataset.classes[label] for label in labels if label != VOID]
+            return ", ".join(names) if dataset.segments == "semantic" else count_words(names)
         case _:
             return ";".join(dataset.classes[i] for i in sample.target)

@@ -10,6 +10,7 @@ from vitrail.explain.page.view import ImageView
 from vitrail.model import Model
 from vitrail.tasks.classify import Classify
 from vitrail.tasks.detect import Detect
+from vitrail.tasks.segment import Segment
 
 NAMED = 5
 """Most names in a sentence; the rest is counted."""
@@ -29,6 +30,9 @@ def facts(model: Model) -> tuple[tuple[str, str], ...]:
             does = f"{len(config.classes)} classes"
         case Detect(config=config):
             does = f"finds objects of {len(config.classes)} classes"
+        case Segment(config=config):
+            what = "regions" if config.answer == "semantic" else "objects with masks"
+            does = f"finds {what} of {len(config.classes)} classes"
         case _:
             does = "reads text"
     return (
@@ -47,7 +51,7 @@ def notes_on(
     most: int,
 ) -> list[str]:
     """A sentence on everything that the page does not show as it is."""
-    found: list[str] = []
+    found = [f"{view.id}: {view.note}." for view in views if view.note]
     limit = f"{most / 1e6:g} MB"
     if left_out:
         found.append(

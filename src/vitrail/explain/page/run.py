@@ -18,6 +18,7 @@ from vitrail.explain.distance import attention_distance
 from vitrail.explain.layers import attention_layers
 from vitrail.explain.method import Method
 from vitrail.explain.methods import METHODS
+from vitrail.explain.occlusion import Occlusion
 from vitrail.explain.page.arrays import write_arrays
 from vitrail.explain.page.budget import FINEST, Plan, make_plan
 from vitrail.explain.page.html import DistanceView, PageView, image_bytes, render_page, write_page
@@ -30,6 +31,7 @@ from vitrail.explain.page.view import ImageView, view_attention
 from vitrail.model import Model
 from vitrail.tasks.classify import Classify
 from vitrail.tasks.detect import Detect
+from vitrail.tasks.segment import Segment
 from vitrail.types import Sample, Skipped
 
 MAX_BYTES = 12_000_000
@@ -48,9 +50,11 @@ class Wanted:
 
     Attributes:
         about: Class that the maps are about; None for the predicted one. The true class is added
-            where the data knows it.
-        methods: Class maps; None for all that serve the model, without the baselines.
-        curves: Whether to measure deletion and insertion: 34 forward passes a map.
+            where the data knows it. Of a segmenter: regions of this class alone.
+        methods: Class maps; None for all that serve the model, without the baselines, and of a
+            segmenter without occlusion: that is a pass for each place and region.
+        curves: Whether to measure deletion and insertion: 34 forward passes a map; of regions, of
+            the default method alone.
         png: Whether to write pictures at print size beside the page.
         npz: Whether to write an archive of arrays an image beside the page.
         max_bytes: Most bytes of the page.
@@ -211,6 +215,8 @@ def _refuses(model: Model, method: Method) -> str:
     """Why a map would say nothing of this model's answers; empty where it does."""
     if isinstance(model.task, Detect) and not method.of_class:
         return "a detector has many answers; “Where each object was found” has a map for each"
+    if isinstance(model.task, Segment) and not method.of_class:
+        return "a segmenter has many answers; the other maps are of one region each"
     return method.refuses(model)
 
 
@@ -225,6 +231,8 @@ def _methods(
     chosen = wanted.methods
     if chosen is None:
         chosen = tuple(method for method in METHODS if not method.baseline)
+        if isinstance(model.task, Segment):
+            chosen = tuple(method for method in chosen if not isinstance(method, Occlusion))
     refused = tuple((one.name, why) for one in chosen if (why := _refuses(model, one)))
     if refused and wanted.methods is not None:
         raise ExplainError(f"{refused[0][0]}: {refused[0][1]}")
@@ -240,7 +248,7 @@ def _class_named(model: Model, name: str | None) -> int | None:
     if name is None:
         return None
     task = model.task
-    if not isinstance(task, Classify):
+    if not isinstance(task, Classify | Segment):
         kind = model.config.task.kind
         raise ExplainError(
             f"class '{name}': only a classifier is asked so, and this model does {kind}; give none"

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from vitrail.explain.baselines import RandomMap
-from vitrail.explain.faithfulness.curves import Curves, curves
-from vitrail.explain.faithfulness.erasing import Filling
-from vitrail.explain.faithfulness.pixels import cell_side, ranks
+from vitrail.explain.faithfulness.curves import Curves
+from vitrail.explain.faithfulness.pixels import cell_side
 from vitrail.explain.layers import AttentionLayer
 from vitrail.explain.method import Method
 from vitrail.explain.objects import count_words, threshold_of
 from vitrail.explain.page.budget import Extent, Plan
+from vitrail.explain.page.curves import CurveView, view_curves
 from vitrail.explain.page.packed import Packed, pack
 from vitrail.explain.page.stream import Written, stream_attention
 from vitrail.explain.patch_pca import patch_rgb
@@ -26,37 +24,11 @@ from vitrail.explain.token_norms import token_norms
 from vitrail.model import Model
 from vitrail.report_pictures import Picture, picture
 from vitrail.tasks.classify import Classify
-from vitrail.types import Classification, Detection, Grid, Transcription
-
-FILLING: Filling = "blur"
-"""What stands in place of erased pixels: it tears no edges that were not there."""
-
-STEPS = 16
-"""Steps of the curves of a page: 34 forward passes a map."""
+from vitrail.tasks.segment import Segment
+from vitrail.types import Classification, Detection, Grid, Region, Segmentation, Transcription
 
 LONGEST = 640
 """Longest side of an image on the page in pixels; a model's input is rarely larger."""
-
-
-@dataclass(frozen=True, slots=True)
-class CurveView:
-    """A curve of the model's probability, and the same for a random order of the same cells.
-
-    Attributes:
-        kind: Whether the pixels that a map calls important go first, or come first.
-        shares: Share of the pixels, 0 to 1.
-        values: Probability of the class.
-        area: Below the curve, 0 to 1.
-        random_values: Of the random order.
-        random_area: Below it.
-    """
-
-    kind: Literal["deletion", "insertion"]
-    shares: Sequence[float]
-    values: Sequence[float]
-    area: float
-    random_values: Sequence[float]
-    random_area: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +39,11 @@ class MapView:
         key: Short name of the method.
         name: What people call it.
         paper: Where it comes from.
-        target: The class that it is about; "" where it is about none.
+        target: The class or region that it is about; "" where it is about none.
         cells: Values, greater where more speaks for the class.
         cell: Height and width of a cell in pixels of the model's input.
         curves: How the model's answer changes with what the map calls important.
+        said: What else there is to say of this one.
     """
 
     key: str
@@ -80,6 +53,7 @@ class MapView:
     cells: Float[np.ndarray, "h w"]
     cell: Grid
     curves: tuple[CurveView, ...] = ()
+    said: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +115,9 @@ class ImageView:
         picture: That input.
         answer: What the model says.
         written: The text, for a transcriber.
-        maps: One a method and class.
+        maps: One a method and class, or region.
+        masks: Pixels of the regions that maps are about, in their order; None where there are none.
+        note: What has to be said of the answer; empty where there is nothing.
         features: Patch features as colours.
         norms: Lengths of the tokens after each block.
         attention: One a layer of the model, or None where it was left out; () where all were.
@@ -156,6 +132,8 @@ class ImageView:
     features: ColourView | None = None
     norms: tuple[NormView, ...] = ()
     attention: tuple[Packed | None, ...] = ()
+    masks: Bool[np.ndarray, "K H W"] | None = None
+    note: str = ""
 
     @property
     def extent(self) -> Extent:
@@ -166,7 +144,8 @@ class ImageView:
 @torch.no_grad()
 def view_answer(model: Model, image: UInt8[Tensor, "3 H W"], truth: str = "") -> AnswerView:
     """The model's answer for a prepared image."""
-    (prediction,) = model.task.postprocess(model(image[None]), [_size(image)])
+    size = _size(image)
+    (prediction,) = model.task.postprocess(model(image[None]), [size], [size])
     match prediction:
         case Classification(label=label, score=score, scores=scores):
             best = sorted(scores.items(), key=lambda one: -one[1])[:5]
@@ -178,6 +157,20 @@ def view_answer(model: Model, image: UInt8[Tensor, "3 H W"], truth: str = "") ->
             least = threshold_of(model)
             sure = [name for name, score in zip(labels, scores, strict=True) if score >= least]
             return AnswerView(count_words(sure), max(scores, default=0.0), best, truth)
+        case Segmentation(regions=regions):
+            return _answer_of_regions(model, regions, truth)
+
+
+def _answer_of_regions(model: Model, regions: Sequence[Region], truth: str) -> AnswerView:
+    """Classes by name, objects counted."""
+    task = model.task
+    assert isinstance(task, Segment), "only a segmenter has regions"
+    least = task.config.threshold if task.config.answer == "instance" else 0.0
+    sure = [one.label for one in regions if one.score >= least]
+    label = ", ".join(sure) if task.config.answer == "semantic" else count_words(sure)
+    ranked = sorted(regions, key=lambda one: -one.score)
+    best = tuple((one.label, one.score) for one in ranked[:5])
+    return AnswerView(label, best[0][1] if best else 0.0, best, truth)
 
 
 def view_picture(image: UInt8[Tensor, "3 H W"]) -> Picture:
@@ -205,21 +198,12 @@ def view_map(
     cell = cell_side(model, _size(image), (cells.shape[1], cells.shape[2]))
     found: tuple[CurveView, ...] = ()
     if random is not None and target is not None:
-        ordered = ranks(cells, image[None], cell)
-        found = _views(curves(model, image[None], [target], ordered, FILLING, steps=STEPS), random)
+        found = view_curves(model, image, target, cells, random)
     task, name = model.task, ""
     if method.of_class and isinstance(task, Classify) and target is not None:
         name = task.config.classes[target]
     values = cells[0].float().numpy(force=True)
     return MapView(method.key, method.name, method.paper, name, values, cell, found)
-
-
-def random_curves(model: Model, image: UInt8[Tensor, "3 H W"], target: int) -> Curves:
-    """Curves of a map that knows nothing: what every other has to beat."""
-    cells = RandomMap().explain(model, image[None], [target])
-    cell = cell_side(model, _size(image), (cells.shape[1], cells.shape[2]))
-    ordered = ranks(cells, image[None], cell)
-    return curves(model, image[None], [target], ordered, FILLING, steps=STEPS)
 
 
 def view_features(model: Model, image: UInt8[Tensor, "3 H W"]) -> ColourView:
@@ -260,33 +244,6 @@ def view_attention(
             pack(seen.weights[0], seen.layout, block=block, bits=plan.bits, error=seen.error)
         )
     return tuple(found)
-
-
-def _views(ours: Curves, random: Curves) -> tuple[CurveView, ...]:
-    return (
-        _view("deletion", ours, ours.deletion, random.deletion),
-        _view("insertion", ours, ours.insertion, random.insertion),
-    )
-
-
-def _view(
-    kind: Literal["deletion", "insertion"],
-    curves: Curves,
-    ours: Float[Tensor, "1 S"],
-    random: Float[Tensor, "1 S"],
-) -> CurveView:
-    return CurveView(
-        kind,
-        _numbers(curves.shares),
-        _numbers(ours[0]),
-        float(curves.area(ours)),
-        _numbers(random[0]),
-        float(curves.area(random)),
-    )
-
-
-def _numbers(row: Float[Tensor, " S"]) -> list[float]:
-    return cast("list[float]", row.tolist())  # pyright: ignore[reportUnknownMemberType]
 
 
 def _size(image: UInt8[Tensor, "3 H W"]) -> Grid:

@@ -29,6 +29,7 @@ from vitrail.explain.trace.windows import merging_step
 from vitrail.explain.trace.words import say
 from vitrail.model import Model
 from vitrail.tasks.detect import Detect
+from vitrail.tasks.segment import Segment
 
 
 def trace(
@@ -50,12 +51,18 @@ def trace(
         head: Attention head that is shown, from 0.
 
     Raises:
-        ExplainError: the model is a detector, has no attention, or no such block or head.
+        ExplainError: the model is a detector or a segmenter, has no attention, or no such block or
+            head.
     """
     if isinstance(model.task, Detect):
         raise ExplainError(
             "a trace follows an image to one answer, and a detector has many; `vitrail explain "
             "MODEL IMAGE` shows where each object was found"
+        )
+    if isinstance(model.task, Segment):
+        raise ExplainError(
+            "a trace follows an image to one answer, and a segmenter has one for every pixel; "
+            "`vitrail explain MODEL IMAGE` shows what made each region"
         )
     model.eval()
     blocks = encoder_blocks(insist_encoder(model))
