@@ -14,19 +14,18 @@ from typing import Any, cast
 import numpy as np
 from pydantic import ConfigDict, Field
 
-from vitrail import report_classify, report_detect, report_transcribe
+from vitrail import report_classify, report_detect, report_segment, report_transcribe
 from vitrail.config import Config
-from vitrail.data.augment import AugmentConfig
-from vitrail.data.box_augment import BoxAugmentConfig
 from vitrail.data.dataset import Source
 from vitrail.evaluate import Evaluation
 from vitrail.metrics.classification import ClassificationMetrics
 from vitrail.metrics.detection import DetectionMetrics
+from vitrail.metrics.segmentation import SegmentationMetrics
 from vitrail.metrics.transcription import TranscriptionMetrics
 from vitrail.model import Model
 from vitrail.report_figures import Curve, curve_plot
 from vitrail.report_inside import inside_context
-from vitrail.report_samples import augmented_views, percent
+from vitrail.report_samples import AugmentConfigs, augmented_views, percent
 from vitrail.report_templates import open_templates, script_hash
 from vitrail.types import Skipped
 from vitrail.weights.modelfile import write_atomically
@@ -74,7 +73,7 @@ def write_report(
     model: Model,
     source: Source,
     evaluation: Evaluation,
-    augment: AugmentConfig | BoxAugmentConfig,
+    augment: AugmentConfigs,
     seed: int,
 ) -> Path:
     """Write `report.html` into a run folder: one file, no requests, nothing else needed.
@@ -144,6 +143,9 @@ def _task_part(model: Model, source: Source, evaluation: Evaluation) -> _TaskPar
         case DetectionMetrics() as result:
             context = report_detect.detection_context(model, source, evaluation, result)
             return _TaskPart("detect.html", report_detect.METRICS, context)
+        case SegmentationMetrics() as result:
+            context = report_segment.segmentation_context(model, source, evaluation, result)
+            return _TaskPart("segment.html", report_segment.METRICS, context)
         case other:
             raise AssertionError(f"no report for {type(other).__name__}")
 

@@ -238,6 +238,41 @@ def precision_recall_plot(name: str, title: str, curve: ScoreCurve, *, small: bo
         return to_svg(figure, name, f"Precision over recall: {title}")
 
 
+def threshold_plot(name: str, title: str, curve: ScoreCurve, sealed: float) -> str:
+    """Precision, recall and F1 over the threshold as inline SVG.
+
+    Args:
+        name: Makes the ids of this picture differ from those of the page's others.
+        title: Stands above the plot and in its accessible name.
+        curve: May be empty: then nothing is right at any score.
+        sealed: The threshold in use; marked by a dashed line.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(4.3, 4.1), layout="constrained")
+        axes = figure.add_subplot()
+        axes.set_title(title, parse_math=False)
+        x = [point.threshold for point in curve.points]
+        lines = {
+            "precision": ([point.precision for point in curve.points], FIRST, "-"),
+            "recall": ([point.recall for point in curve.points], SECOND, "-"),
+            "F1": ([point.f1 for point in curve.points], MUTED, (0, (4, 2))),
+        }
+        for label, (values, ink, line) in lines.items():
+            axes.plot(x, values, color=ink, linestyle=line, label=label)
+        axes.axvline(sealed, color=MUTED, linestyle=(0, (2, 3)), linewidth=1)
+        axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="threshold")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_ticks([0, 0.25, 0.5, 0.75, 1])
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.legend(loc="lower center", ncols=3)
+        return to_svg(figure, name, f"By threshold: {title}")
+
+
 def distance_plot(
     name: str, layers: Sequence[str], pixels: Sequence[Sequence[float]], title: str
 ) -> str:

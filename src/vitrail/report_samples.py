@@ -17,11 +17,19 @@ from vitrail.data.augment import Augment, AugmentConfig
 from vitrail.data.box_augment import BoxAugment, BoxAugmentConfig
 from vitrail.data.dataset import Dataset
 from vitrail.data.loader import Transform, on_image
+from vitrail.data.mask_augment import MaskAugment, MaskAugmentConfig
 from vitrail.data.order import sample_rng
 from vitrail.errors import BadSampleError
 from vitrail.model import Model
 from vitrail.report_pictures import Picture, mark, marked, picture
-from vitrail.types import Boxes, Target, View
+from vitrail.report_regions import segments_picture
+from vitrail.types import VOID, Boxes, Segments, Target, View
+
+AugmentConfigs = AugmentConfig | BoxAugmentConfig | MaskAugmentConfig
+"""How training images were augmented."""
+
+LOOKED_AT = 40
+"""Samples of segments that are looked at for different classes: their masks lie in files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +55,7 @@ def percent(value: float, digits: int = 1) -> str:
 def augmented_views(
     model: Model,
     train: Dataset,
-    config: AugmentConfig | BoxAugmentConfig,
+    config: AugmentConfigs,
     *,
     seed: int,
     epochs: int,
@@ -65,7 +73,7 @@ def augmented_views(
     """
     augment = _transform(model, train, config)
     shown = sorted({round(e) for e in np.linspace(0, max(epochs, 1) - 1, 5)})
-    nothing = "no object" if train.boxes else "no label"
+    nothing = "no object" if train.boxes or train.segments else "no label"
     result: list[Views] = []
     for i in _spread(train):
         if len(result) == most:
@@ -78,7 +86,7 @@ def augmented_views(
         result.append(
             Views(
                 id=train.ids[i],
-                label=", ".join(label_names(train, train.targets[i])) or nothing,
+                label=", ".join(label_names(train, sample.target)) or nothing,
                 original=_picture(train, model.config.preprocess.view(sample)),
                 views=tuple((epoch, _picture(train, view)) for epoch, view in views),
             )
@@ -86,16 +94,22 @@ def augmented_views(
     return result
 
 
-def _transform(model: Model, train: Dataset, config: AugmentConfig | BoxAugmentConfig) -> Transform:
+def _transform(model: Model, train: Dataset, config: AugmentConfigs) -> Transform:
     match config:
         case AugmentConfig():
             return on_image(Augment(config, model.config.preprocess))
         case BoxAugmentConfig():
             return BoxAugment(config, model.config.preprocess, train)
+        case MaskAugmentConfig():
+            return MaskAugment(config, model.config.preprocess, train)
 
 
 def _picture(data: Dataset, view: View) -> Picture:
-    """A view with its boxes, if it has such."""
+    """A view with its boxes or segments, if it has such."""
+    if isinstance(view.target, Segments):
+        # With one class colours are free to tell objects apart.
+        alone = len(data.classes) == 1 and data.segments != "semantic"
+        return segments_picture(view.image, view.target, data.classes, alone=alone)
     pixels = as_pixels(view.image)
     if not isinstance(view.target, Boxes):
         return picture(pixels, longest=160)
@@ -117,13 +131,18 @@ def is_grey(data: Dataset) -> bool:
 
 
 def label_names(data: Dataset, target: Target) -> list[str]:
-    """The labels of a sample as people read them: of a text the text, of boxes how many."""
+    """The labels of a sample as people read them: of a text the text, of objects how many."""
     match target:
         case None:
             return []
         case Boxes(items=items):
             counts = Counter(box.label for box in items)
             return [f"{count} {data.classes[label]}" for label, count in counts.most_common()]
+        case Segments(labels=labels):
+            known = [label for label in labels if label != VOID]
+            counts = Counter(known).most_common()
+            alone = data.segments == "semantic"
+            return [data.classes[i] if alone else f"{n} {data.classes[i]}" for i, n in counts]
         case str():
             return [target]
         case int():
@@ -149,8 +168,11 @@ def as_pixels(image: Tensor) -> NDArray[np.uint8]:
 def _spread(data: Dataset) -> Iterator[int]:
     """Indices with a new label each first (a text: a new length), then the rest."""
     first: dict[Hashable, int] = {}
-    for i, target in enumerate(data.targets):
-        first.setdefault(_kind(target), i)
+    looked_at = len(data) if data.segments is None else min(len(data), LOOKED_AT)
+    places: list[int] = np.linspace(0, len(data) - 1, looked_at).round().astype(int).tolist()
+    for i in places:
+        with suppress(BadSampleError):
+            first.setdefault(_kind(data.targets[i]), i)
     yield from first.values()
     chosen = set(first.values())
     yield from (i for i in range(len(data)) if i not in chosen)
@@ -162,5 +184,7 @@ def _kind(target: Target) -> Hashable:
             return len(target)
         case Boxes(items=items):
             return frozenset(box.label for box in items)
+        case Segments(labels=labels):
+            return frozenset(labels)
         case _:
             return target
