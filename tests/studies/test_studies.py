@@ -64,7 +64,7 @@ def test_every_claim_is_about_arms_that_there_are(name: str, scale: Scale) -> No
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_arms_share_their_budget(name: str) -> None:
-    """What an arm changes is its model, its teacher or its task, never the training.
+    """What an arm changes is its model, its teacher, its head or its task, never the training.
 
     A teacher may be trained for longer: it is no part of the comparison.
     """
@@ -74,9 +74,9 @@ def test_arms_share_their_budget(name: str) -> None:
             if arm.name in teachers:
                 continue
             keys = {override.partition(".")[0] for override in arm.overrides}
-            assert keys <= {"model", "distill", "augment", "mix"}
+            assert keys <= {"model", "distill", "segment", "augment", "mix"}
             if arm.series == "":
-                assert keys <= {"model", "distill"}
+                assert keys <= {"model", "distill", "segment"}
 
 
 def carried_out(tmp_path: Path, name: str, arm: str) -> dict[str, float]:

@@ -65,6 +65,7 @@ class Page:
         findings: What they say about each claim.
         commands: How to repeat each arm, with the first seed.
         facts: Command, machine, date, versions, data, seeds, budget and time.
+        appendix: What the study adds, as Markdown.
     """
 
     study: Study
@@ -73,6 +74,7 @@ class Page:
     findings: Sequence[Finding]
     commands: Mapping[str, str]
     facts: Facts
+    appendix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,7 @@ def markdown(page: Page, verdict: Verdict) -> str:
         text += [f"### {chart.title}"] if chart.title else []
         text.append(_lines_table(chart, page.values) if chart.lines else _arms_table(chart, page))
     text += [
+        *([page.appendix] if page.appendix else []),
         "## How it was made",
         _table(["", ""], [[k, f"`{v}`" if k == "command" else v] for k, v in facts.items()]),
         *_repeat(page),

@@ -54,6 +54,7 @@ def conclude(study: Study, plan: Plan, jobs: Sequence[Job], *, command: str) -> 
         findings=[judge(claim, values) for claim in plan.claims],
         commands=commands,
         facts=_facts(plan, jobs, list(results.values()), command),
+        appendix="" if study.appendix is None else study.appendix(jobs, plan),
     )
     rows = [_row(arm, values[arm.name], commands[arm.name]) for arm in plan.arms]
     verdict = overall(finding.verdict for finding in page.findings)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -166,6 +166,8 @@ class Study:
         measures: Figures that runs give, the most important first.
         plans: The study at each scale.
         run: Makes one run and measures it.
+        appendix: What else belongs on the page, as Markdown, after all runs; pictures are written
+            beside it.
     """
 
     name: str
@@ -175,3 +177,4 @@ class Study:
     measures: tuple[Measure, ...]
     plans: Mapping[Scale, Plan]
     run: Callable[[Job, Plan], dict[str, float]]
+    appendix: Callable[[Sequence[Job], Plan], str] | None = None
