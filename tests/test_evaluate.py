@@ -1,18 +1,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mask_formats import SCENES, coco_writer
 from tiny import ListDataset, photo, tiny_model
+from vitrail.data.open import open_source
 from vitrail.data.workers import Serial
 from vitrail.errors import DataError
-from vitrail.evaluate import evaluate, metrics_of
+from vitrail.evaluate import choose_split, evaluate, metrics_of
 from vitrail.metrics.classification import classification_metrics
 from vitrail.prediction_files import write_predictions
 from vitrail.types import Skipped
+from vitrail.weights.modelfile import Provenance
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -95,3 +99,12 @@ def test_progress_counts_images() -> None:
     seen: list[int] = []
     evaluate(tiny_model(CLASSES), labelled(6), workers=Serial(), progress=seen.append)
     assert seen == [1, 2, 3, 4, 5, 6]
+
+
+def test_outlines_are_those_that_were_learned(tmp_path: Path) -> None:
+    """The same file is another data set for a detector and for a segmenter."""
+    coco_writer("polygon")(tmp_path, [replace(SCENES[i % 4], stem=str(i)) for i in range(16)])
+    data = str(tmp_path)
+    known = Provenance(fingerprint=open_source(data, task="segment").fingerprint)
+    assert choose_split(data, "auto", known, task="segment")[0] == "test"
+    assert choose_split(data, "auto", known, task="detect")[0] == "all"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from mask_formats import write_indices
 from pictures import write_folder, write_multilabel
 from tiny import tiny_config, tiny_model
 from vitrail.data.open import open_source
@@ -230,6 +231,9 @@ def test_what_cannot_be_probed(weights: Path, tmp_path: Path) -> None:
         quick(weights, several, tmp_path)
     with pytest.raises(DataError, match="the labels are texts"):
         quick(weights, Path("strips"), tmp_path)
+    write_indices(tmp_path / "masked")
+    with pytest.raises(DataError, match="the labels are masks; a probe needs one class an image"):
+        quick(weights, tmp_path / "masked", tmp_path)
     data = write_folder(tmp_path / "data")
     with pytest.raises((ModelFileError, CheckpointError), match="nowhere"):
         quick(tmp_path / "nowhere.safetensors", data, tmp_path)

@@ -9,7 +9,7 @@ import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, Literal, NoReturn, cast
 
 import click
 
@@ -50,7 +50,7 @@ def cli() -> None:
 @click.argument("data", required=False)
 @click.option(
     "--task",
-    type=click.Choice(["classify", "transcribe", "detect"]),
+    type=click.Choice(["classify", "transcribe", "detect", "segment"]),
     help="What to learn. [default: what the labels of DATA are made for]",
 )
 @click.option("--model", help="A variant of `vitrail models`; default: the recipe's.")
@@ -65,7 +65,7 @@ def cli() -> None:
 @JSON
 def train(  # noqa: PLR0913, PLR0917 one argument an option
     data: str | None,
-    task: str | None,
+    task: Literal["classify", "transcribe", "detect", "segment"] | None,
     model: str | None,
     weights: str | None,
     method: str | None,
@@ -187,14 +187,24 @@ cli.add_command(verify)
 
 @cli.command()
 @click.argument("data")
+@click.option(
+    "--task",
+    type=click.Choice(["classify", "transcribe", "detect", "segment"]),
+    help="What DATA are for: outlines are boxes unless it is segment.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the split.")
 @JSON
-def check(data: str, seed: int, as_json: bool) -> None:  # noqa: FBT001
-    """Look for faults in DATA: unreadable files, duplicates, leakage, imbalance."""
+def check(
+    data: str,
+    task: Literal["classify", "transcribe", "detect", "segment"] | None,
+    seed: int,
+    as_json: bool,  # noqa: FBT001
+) -> None:
+    """Look for faults in DATA: unreadable files, bad masks, duplicates, leakage, imbalance."""
     from vitrail.data.check import check as run
     from vitrail.data.open import open_source
 
-    source = open_source(data, seed=seed)
+    source = open_source(data, seed=seed, task=task)
     total = sum(map(len, source.splits.values()))
     with Bar(total, "checking") as advance:
         report = run(source, progress=lambda done, _total: advance(done))
@@ -202,7 +212,7 @@ def check(data: str, seed: int, as_json: bool) -> None:  # noqa: FBT001
         print_json(report.model_dump(mode="json"))
     else:
         print_findings(data, report)
-    sys.exit(1 if report.findings else 0)
+    sys.exit(1 if any(found.severity != "info" for found in report.findings) else 0)
 
 
 @cli.command()

@@ -6,14 +6,16 @@ Results go to standard output; progress and warnings to standard error.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
     from vitrail.data.check import Report
+    from vitrail.data.class_balance import SplitCounts
     from vitrail.metrics.measured import Measured
+    from vitrail.metrics.segmentation import ClassSegmentation
     from vitrail.probe.run import Probe
     from vitrail.train.run import Event, TrainResult
     from vitrail.verification import Verification
@@ -65,6 +67,7 @@ def print_measured(measured: Measured) -> None:
     """Metrics, then a table by class or by length."""
     from vitrail.metrics.classification import ClassificationMetrics
     from vitrail.metrics.detection import DetectionMetrics
+    from vitrail.metrics.segmentation import SegmentationMetrics
     from vitrail.metrics.transcription import TranscriptionMetrics
 
     print_metrics(measured.metrics, measured.intervals)
@@ -95,8 +98,39 @@ def print_measured(measured: Measured) -> None:
                 for c in found
             ]
             print_table(header, rows)
+        case SegmentationMetrics(per_class=segmented):
+            print_classes(segmented)
         case _:
             raise AssertionError(f"no table for {type(measured).__name__}")
+
+
+def print_classes(rows: Sequence[ClassSegmentation]) -> None:
+    """What is known of each class of a segmenter."""
+    names = {
+        "pixels": "pixels",
+        "objects": "segments",
+        "ap": "AP",
+        "ap50": "AP50",
+        "pq": "PQ",
+        "sq": "SQ",
+        "rq": "RQ",
+        "iou": "IoU",
+        "dice": "Dice",
+        "precision": "precision",
+        "recall": "recall",
+    }
+    table = [row.model_dump() for row in rows]
+    shown = [key for key in names if any(row[key] is not None for row in table)]
+    print_table(
+        ["class", *(names[key] for key in shown)],
+        [[row["name"], *(_figure(row[key]) for key in shown)] for row in table],
+    )
+
+
+def _figure(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
 
 
 def print_findings(data: str, report: Report) -> None:
@@ -104,16 +138,32 @@ def print_findings(data: str, report: Report) -> None:
     click.echo(f"{data}: {report.format} ({report.reason})")
     for name, counts in report.counts.items():
         click.echo(f"  {name}: {counts.samples} images")
+    _print_shares(report)
     for finding in report.findings:
         click.echo(f"{finding.severity}: {finding.message}")
         for sample in finding.samples[:SHOWN]:
-            click.echo(f"    {sample}")
+            click.echo(f"    {' '.join(str(sample).split())}")  # names may have line breaks
         if finding.count > SHOWN:
             click.echo(f"    ... {finding.count - SHOWN} more; --json lists up to 20")
     for note in report.notes:
         click.echo(f"note: {note}")
-    count = len(report.findings)
+    count = sum(finding.severity != "info" for finding in report.findings)
     click.echo(f"{count} finding{'s' if count != 1 else ''}" if count else "nothing found")
+
+
+def _print_shares(report: Report) -> None:
+    """How much there is of each class in masks."""
+    splits = {name: counts for name, counts in report.counts.items() if counts.pixels}
+    if not splits:
+        return
+    names = next(iter(splits.values())).pixels
+    header = ["class", *(f"{split}: {what}" for split in splits for what in ("pixels", "images"))]
+    rows = [[name, *(cell for c in splits.values() for cell in _share(c, name))] for name in names]
+    print_table(header, rows)
+
+
+def _share(counts: SplitCounts, name: str) -> tuple[str, str]:
+    return f"{counts.pixels[name] / max(counts.judged, 1):.2%}", f"{counts.classes[name]:,}"
 
 
 def print_probe(found: Probe) -> None:

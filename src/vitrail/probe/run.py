@@ -263,6 +263,9 @@ def _insist_single_label(source: Source) -> None:
     train = source.splits["train"]
     if train.text:
         raise DataError(f"{source.name}: the labels are texts; a probe needs one class an image")
+    if train.boxes or train.segments:
+        kind = "boxes" if train.boxes else "masks"
+        raise DataError(f"{source.name}: the labels are {kind}; a probe needs one class an image")
     if train.multilabel:
         raise DataError(
             f"{source.name}: images with several labels; a probe needs one class an image. Train "
