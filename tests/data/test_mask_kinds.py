@@ -266,7 +266,7 @@ def test_one_resized_mask_changes_no_other(tmp_path: Path) -> None:
     squares(tmp_path, (255,), count=12)
     saved(tmp_path, 0, Image.open(tmp_path / "masks" / "0.png").resize((50, 64), Image.BICUBIC))
     data = open_labelled(str(tmp_path))
-    assert data.classes == ("foreground",)
+    assert (data.classes, data.category_ids) == (("foreground",), (255,))
     assert drawn(data, 1).labels == (0,)
     with pytest.raises(MaskValueError, match=r"masks/0\.png has the value \d+, which no other"):
         data.read(0)
@@ -303,3 +303,12 @@ def test_nothing_to_learn_is_named(tmp_path: Path, value: int) -> None:
 def test_no_image_at_all(data: bytes, said: str) -> None:
     with pytest.raises(BadSampleError, match=said):
         mask_values(data)
+
+
+def test_a_damaged_list_of_names_is_not_passed_over(tmp_path: Path) -> None:
+    squares(tmp_path, (1, 2))
+    (tmp_path / "settings.yaml").write_text("seed: [1, [2")
+    assert open_labelled(str(tmp_path)).classes == ("class 1", "class 2")
+    (tmp_path / "data.yaml").write_text("names: [a, [b")
+    with pytest.raises(DataError, match=r"data\.yaml: not YAML"):
+        open_labelled(str(tmp_path))

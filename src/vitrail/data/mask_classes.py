@@ -20,7 +20,7 @@ from typing import cast
 
 from vitrail.data.boxes import duplicate_names
 from vitrail.data.storage import Storage
-from vitrail.data.yolo_names import YAML_SUFFIXES, read_list, read_yaml
+from vitrail.data.yolo_names import YAML_SUFFIXES, read_list, read_yaml, why_unread
 from vitrail.errors import BadSampleError, DataError
 from vitrail.types import VOID
 
@@ -40,6 +40,7 @@ _TOP = 2  # folders above a file that is looked at
 _THREE = r"(\d+)[\s,;:]+(\d+)[\s,;:]+(\d+)"
 _LAST = re.compile(rf"(?<![\w.]){_THREE}[\s,;:]*$")
 _FIRST = re.compile(rf"^\s*{_THREE}(?=[\s,;:])")
+_NAMES = re.compile("^(names|classes):", re.MULTILINE)
 
 Meaning = Mapping[int, int | None]
 """What a value (or a colour, as 0xRRGGBB) stands for: index of a class, `VOID`, None for none."""
@@ -101,6 +102,8 @@ def class_files(storage: Storage) -> list[ClassFile]:
             sheet = read_yaml(storage, path, key="names") or read_yaml(storage, path, key="classes")
             if sheet is not None:
                 found.append(ClassFile(path, sheet.names))
+            elif _NAMES.search(_text(storage, path)):
+                raise why_unread(storage, path)
     return found
 
 

@@ -30,7 +30,7 @@ _SOFT = 48
 _MANY = 32
 _MOST_COLOURS = 512
 _FEW = 0.1
-"""Share of masks up to which other values than 0 and 255 are slips and no classes."""
+"""Slips among binary masks, as a share of these: in more of them other values are classes."""
 _LOOKED_AT = 20  # masks that say what the others are, where a file names the classes
 _THREADS = 8
 
@@ -173,7 +173,7 @@ def _decided(
             return _coloured(storage, looks, palettes)
     if not files and binary is not None:
         _insist_background(storage, looks)
-        return binary, Named((FOREGROUND,), (1,), binary.meaning)
+        return binary, _of_two((FOREGROUND,), binary)
     if not files:
         return _indices(storage, looks)
     return _named_values(storage, looks, files, binary)
@@ -242,8 +242,9 @@ def _binary(looks: Sequence[Look]) -> Kind | None:
             return Kind(f"binary masks of 0 and {most}", meaning, cut=cut)
     if not seen:
         return None
-    odd = [look for look in looks if not look.values <= {0, 255}]
-    if 255 in seen and len(odd) <= _FEW * len(looks):
+    odd = sum(not look.values <= {0, 255} for look in looks)
+    plain = sum(255 in look.values and look.values <= {0, 255} for look in looks)
+    if 0 < odd <= _FEW * plain:
         # One that was resized must not make the 255 of all others void.
         return Kind("binary masks of 0 and 255", {0: None, 255: 0})
     soft = min(look.soft for look in looks)
@@ -251,6 +252,12 @@ def _binary(looks: Sequence[Look]) -> Kind | None:
     if blurred and 255 - _SOFT <= max(seen) <= 255 and soft >= 0.9 and min(seen) <= _SOFT:
         return Kind(f"binary masks with soft edges, cut at {CUT}", meaning, cut=CUT)
     return None
+
+
+def _of_two(names: tuple[str, ...], binary: Kind) -> Named:
+    """The one class of binary masks."""
+    values = tuple(value for value, label in binary.meaning.items() if label == 0)
+    return Named(names, values, binary.meaning)
 
 
 def _insist_background(storage: Storage, looks: Sequence[Look]) -> None:
@@ -298,7 +305,7 @@ def _named_values(
     own = named(file.names)
     if binary is not None and len(own.classes) == 1 and VOID not in own.meaning.values():
         kind = Kind(binary.name, binary.meaning, cut=binary.cut, source=file.path)
-        return kind, Named(own.classes, (1,), binary.meaning)
+        return kind, _of_two(own.classes, binary)
     classes = named(_whole(file.names))
     kind = Kind("masks of indices", classes.meaning, source=file.path)
     _check_covered(looks, [look.values for look in looks], kind)

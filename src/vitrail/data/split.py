@@ -25,7 +25,8 @@ def split(dataset: Dataset, *, seed: int, test: float, val: float) -> dict[str, 
     Every class keeps at least one training sample; a class with three or more samples (that are
     no duplicates) has one in every part that is asked for. Multi-label data, texts, boxes and
     segments are cut at random; every class or symbol keeps a training sample there too, but for
-    segments, whose classes nobody knows before they are drawn.
+    segments, whose classes nobody knows before they are drawn: `check` names those that train
+    lacks.
 
     Args:
         dataset: What to cut.

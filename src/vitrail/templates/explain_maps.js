@@ -42,7 +42,7 @@ function aboutTab(key) {
   if (key === "norms") return "How long the vector of each token is. A few patches of even background that are far longer than the rest are artefacts: the model keeps there what concerns the whole image.";
   const one = DATA.images[state.a].maps.find((map) => `map-${map.key}` === key);
   if (!one) return "";
-  return `${one.about} ${one.paper[0].toUpperCase()}${one.paper.slice(1)}.`;
+  return one.paper ? `${one.about} ${one.paper[0].toUpperCase()}${one.paper.slice(1)}.` : one.about;
 }
 
 function renderMapRow(row, image, key) {

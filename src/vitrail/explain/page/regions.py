@@ -117,7 +117,7 @@ def _outlines(seen: FoundRegions, names: Sequence[str]) -> Iterator[MapView]:
         covered = F.avg_pool2d(mask, side, ceil_mode=True)[0]
         values = covered.numpy(force=True)
         area = f"It has {chance(target.mask):.0%} of the image's pixels."
-        yield MapView("regions", "Each region", "The answer", name, values, (side, side), said=area)
+        yield MapView("regions", "Each region", "", name, values, (side, side), said=area)
 
 
 def _looked(seen: FoundRegions, names: Sequence[str]) -> Iterator[MapView]:
