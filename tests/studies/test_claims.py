@@ -87,6 +87,7 @@ def test_measures_of_one_arm_are_compared_run_by_run() -> None:
     """Runs differ much, but in each the first figure is 0.01 above the second."""
     found: Figures = {"a": {"x": [0.1, 0.5, 0.9], "y": [0.09, 0.49, 0.89]}}
     assert verdict(found, above("a", "a", measure="x", than="y")) == "agrees"
+    assert above("a", "a", measure="x", than="y").text == "x of a above y of a"
     assert verdict(found, less_than("a", 0.05, measure="x")) == "not resolved"
 
 

@@ -112,7 +112,8 @@ def above(
     """
     terms = (Term(1.0, high, measure), Term(-1.0, low, than or measure))
     extra = f" by more than {by:g}" if by else ""
-    return Inequality(f"{high} above {low}{extra}", terms, -by)
+    names = (high, low) if than is None else (f"{measure} of {high}", f"{than} of {low}")
+    return Inequality(f"{names[0]} above {names[1]}{extra}", terms, -by)
 
 
 def below(low: str, others: Iterable[str], *, measure: str = "top1") -> tuple[Inequality, ...]:
