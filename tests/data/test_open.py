@@ -182,7 +182,8 @@ def test_masks_are_for_segmentation(tmp_path: Path) -> None:
     write_indices(tmp_path)
     assert open_labelled(str(tmp_path)).segments == "semantic"
     assert open_labelled(str(tmp_path), task="segment").segments == "semantic"
-    assert open_labelled(str(tmp_path), task="classify").classes == ("images", "masks")
+    with pytest.raises(DataError, match="images and their masks, not a class each; leave out"):
+        open_labelled(str(tmp_path), task="classify")
     write_indices(tmp_path / "two", SCENES[:2])
     with pytest.raises(DataError, match="for a val part; give some more of every class"):
         open_source(str(tmp_path / "two"))

@@ -176,6 +176,11 @@ def _detect_storage(storage: Storage, data: str, task: Wanted | None) -> Found:
         )
     folder = ImageFolder.detect(storage)
     if folder is not None:
+        if task not in _WITH_MASKS and _has_masks(storage):
+            raise DataError(
+                f"{data}: its folders hold images and their masks, not a class each; leave out "
+                "--task, or give --task segment"
+            )
         return _folders(folder)
     images = sum(map(is_image, storage.paths))
     if images:
@@ -190,6 +195,13 @@ def _detect_storage(storage: Storage, data: str, task: Wanted | None) -> Found:
         "a CSV 'path,label', idx files, boxes (COCO, VOC, YOLO, CSV), folders of images and of "
         "masks, or an archive of these"
     )
+
+
+def _has_masks(storage: Storage) -> bool:
+    try:
+        return detect_mask_folder(storage) is not None
+    except DataError:  # named like masks, but photographs: classes of that name
+        return False
 
 
 def label_fault(data: str) -> str:
