@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from vitrail.data.preprocess import Tiles
+from vitrail.data.tiles import Tiles
 from vitrail.mask_merge import Tile, merge_objects
 from vitrail.masks import decode, encode
 from vitrail.tasks.segment import SegmentConfig

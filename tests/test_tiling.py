@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from segmenter import SIZE, tiny_segmenter
 from tiny import photo, tiny_config
 from vitrail.backbones.backbone import Backbone
-from vitrail.data.preprocess import Preprocess, Tiles
+from vitrail.data.preprocess import Preprocess
+from vitrail.data.tiles import Tiles, Windows
 from vitrail.masks import decode
 from vitrail.model import Model, ModelConfig
 from vitrail.tasks.segment import Segment, SegmentConfig
@@ -63,7 +64,7 @@ class Place(Segmenter):
 class Votes(Segmenter):
     """Two sure queries: where the image is red, and where it is green."""
 
-    stride = 1
+    stride, matched = 1, True
 
     def forward(self, features: Features) -> MaskQueries:
         assert features.images is not None
@@ -72,7 +73,7 @@ class Votes(Segmenter):
 
 
 def model_of(
-    rule: Tiles, classes: Sequence[str] = ("a",), segmenter: Segmenter | None = None
+    rule: Tiles | Windows, classes: Sequence[str] = ("a",), segmenter: Segmenter | None = None
 ) -> tuple[Model, Local]:
     config = ModelConfig(
         backbone=tiny_config(),
@@ -107,8 +108,8 @@ def test_tiles_of_a_large_image_say_what_the_whole_would() -> None:
     rule = Tiles(size=(512, 512))
     model, backbone = model_of(rule)
     image = noise(125, 188).repeat_interleave(16, 1).repeat_interleave(16, 2)[:, :, :3000]
-    found = tiled(model, image, rule, batch=3).logits
-    assert found.shape == (1, 1, 2000, 3000)
+    found = tiled(model, image, rule, batch=3)
+    assert found.shape == (1, 2000, 3000)
     assert backbone.most == 3
     assert set(backbone.seen) == {(512, 512)}
     wanted = whole(model, image)
@@ -116,7 +117,7 @@ def test_tiles_of_a_large_image_say_what_the_whole_would() -> None:
     assert (found - wanted).abs().max() < 1e-4
     # Steps across the borders of tiles are as large as elsewhere.
     tops, lefts = rule.starts(2000, 3000)
-    steps = found.diff(dim=3).abs().mean((0, 1, 2)), found.diff(dim=2).abs().mean((0, 1, 3))
+    steps = found.diff(dim=2).abs().mean((0, 1)), found.diff(dim=1).abs().mean((0, 2))
     for line, starts in zip(steps, (lefts, tops), strict=True):
         for seam in (*starts[1:], *(start + 512 for start in starts[:-1])):
             # Steps within a block of the image and between two differ: like is held to like.
@@ -127,7 +128,7 @@ def test_tiles_of_a_large_image_say_what_the_whole_would() -> None:
 def test_blending_hides_what_depends_on_the_place_in_the_tile(overlap: float) -> None:
     rule = Tiles(size=(64, 64), overlap=overlap)
     model, _ = model_of(rule, segmenter=Place())
-    found = tiled(model, noise(70, 300), rule).logits[0, 0]
+    found = tiled(model, noise(70, 300), rule)[0]
     assert found.min() >= -1e-5
     assert found.max() <= 5 + 1e-5
     steepest = found.diff(dim=1).abs().max()
@@ -172,6 +173,29 @@ def test_answers_lie_on_the_original(size: Grid, scale: float) -> None:
             assert wrong.mean() <= (0 if scale == 1 else 0.06)
 
 
+@pytest.mark.parametrize("size", [(40, 60), (64, 64), (30, 200), (200, 130)])
+def test_windows_lie_on_the_original(size: Grid) -> None:
+    model, backbone = model_of(Windows(side=32), ("red", "green"), Votes())
+    image = halves(*size)
+    (answer,) = tiled_answers(model, batch_of(model, [image]))
+    assert isinstance(answer, Segmentation)
+    assert set(backbone.seen) == {(32, 32)}
+    masks = {region.label: decode(region.rle, size) for region in answer.regions}
+    for channel, name in enumerate(("red", "green")):
+        assert (masks[name] != (image[channel] > 0).numpy()).mean() <= 0.06
+
+
+def test_windows_count_alike() -> None:
+    rule = Windows(side=64)
+    model, _ = model_of(rule, segmenter=Place())
+    found = tiled(model, noise(64, 160), rule)[0]
+    line = torch.linspace(0, 5, 64)
+    starts = rule.starts(64, 160)[1]
+    wanted = [[line[x - s] for s in starts if 0 <= x - s < 64] for x in range(160)]
+    mean = torch.stack([torch.stack(values).mean() for values in wanted])
+    assert (found - mean).abs().max() < 1e-5
+
+
 def test_filled_parts_are_masked_in_their_tiles() -> None:
     model, _ = model_of(Tiles(size=(64, 64)))
     image = noise(30, 200)
@@ -181,9 +205,9 @@ def test_filled_parts_are_masked_in_their_tiles() -> None:
     mask[:30] = True
     spoiled = prepared.clone()
     spoiled[:, 30:] = 255
-    found = tiled(model, spoiled, rule, mask=mask).logits
-    assert torch.equal(found, tiled(model, prepared, rule, mask=mask).logits)
-    assert not torch.equal(found, tiled(model, spoiled, rule).logits)
+    found = tiled(model, spoiled, rule, mask=mask)
+    assert torch.equal(found, tiled(model, prepared, rule, mask=mask))
+    assert not torch.equal(found, tiled(model, spoiled, rule))
 
 
 def test_votes_for_one_class_are_as_sure_in_tiles_as_in_a_whole_image() -> None:
@@ -199,8 +223,7 @@ def test_votes_for_one_class_are_as_sure_in_tiles_as_in_a_whole_image() -> None:
     assert isinstance(task, Segment)
     with torch.inference_mode():
         whole = task.postprocess(tiles(image[None]), [SIZE], [SIZE])[0]
-        logits = tiled(tiles, image, rule).logits[0]
-        found = task.of_pixels(logits)
+        found = task.of_votes(tiled(tiles, image, rule))
     assert isinstance(whole, Segmentation)
     assert [r.rle for r in found.regions] == [r.rle for r in whole.regions]
     assert found.confidence is not None

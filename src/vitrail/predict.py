@@ -18,7 +18,7 @@ from vitrail.data.dataset import Dataset, Subset
 from vitrail.data.loader import Auto, Loader, Workers
 from vitrail.data.open import open_images, open_labelled
 from vitrail.data.order import Sequential
-from vitrail.data.preprocess import Tiles
+from vitrail.data.tiles import Tiles, Windows
 from vitrail.errors import DataError, UserError
 from vitrail.model import Model, pixel_mask
 from vitrail.tasks.detect import DetectConfig
@@ -235,7 +235,7 @@ def _answer(model: Model, batch: Batch) -> Iterator[Row]:
 
 def answers_of(model: Model, batch: Batch) -> list[Prediction]:
     """One answer for each image of a prepared batch, by tiles where the model has them."""
-    if isinstance(model.config.preprocess.resize, Tiles):
+    if isinstance(model.config.preprocess.resize, Tiles | Windows):
         return tiled_answers(model, batch)
     device = next(model.parameters()).device
     with torch.inference_mode():

@@ -1,9 +1,9 @@
 """Large images in overlapping tiles, blended without seams.
 
-A model with `Tiles` for its resize rule was made for tiles: what it answers for an image is what
-its tiles say together. A Transformer looks everywhere in a tile, so that the whole image at once
-would give another answer, from a scene and from positions that it has never learned; only a network
-whose reach is short gives the same, away from borders.
+A model with `Tiles` or `Windows` for its resize rule was made for tiles: what it answers for an
+image is what its tiles say together. A Transformer looks everywhere in a tile, so that the whole
+image at once would give another answer, from a scene and from positions that it has never learned;
+only a network whose reach is short gives the same, away from borders.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from vitrail.data.preprocess import Tiles
+from vitrail.data.tiles import Tiles, Windows
 from vitrail.mask_merge import Tile, merge_objects
 from vitrail.model import Model, pixel_mask
 from vitrail.nn.pixel_decoder import magnified
@@ -29,8 +29,6 @@ BATCH = 8
 """Tiles a forward pass."""
 LEAST_WEIGHT = 1e-6
 """What a pixel at the border of a tile counts, where no other tile shows it better."""
-LEAST_VOTE = 1e-6
-"""Votes for a class below which there are none."""
 
 
 class _Place(NamedTuple):
@@ -45,68 +43,56 @@ class _Place(NamedTuple):
 def tiled(
     model: Model,
     image: UInt8[Tensor, "3 H W"],
-    rule: Tiles,
+    rule: Tiles | Windows,
     *,
     mask: Bool[Tensor, "H W"] | None = None,
     batch: int = BATCH,
-) -> PixelLogits:
-    """Logits at every pixel of a prepared image, from its tiles.
+) -> Float[Tensor, "C H W"]:
+    """What all tiles of a prepared image say of the classes at every pixel.
 
     What a tile says fades out towards its borders, where it has seen least of the surroundings;
-    the weights of all tiles sum to 1 at each pixel. Logits are blended, not probabilities: a
-    background stays at 0, nothing is lost where a model is sure, and it is what sliding windows do
-    elsewhere (Segmenter, mmsegmentation, nnU-Net). Votes of queries are blended as
-    they are.
+    windows count alike wherever they overlap. The weights sum to 1 at each pixel. Logits are
+    blended, not probabilities: a background stays at 0, nothing is lost where a model is sure, and
+    it is what sliding windows do elsewhere (Segmenter, mmsegmentation, nnU-Net). Queries are
+    blended as their votes, which `Segment.of_votes` takes.
 
     Beside the result, which lies in the main memory, only one batch of tiles is held.
 
     Args:
         model: A segmenter that answers semantically, on any device.
         image: As `Preprocess` gives it, at least as large as a tile.
-        rule: Size and overlap of tiles.
+        rule: Size and places of tiles.
         mask: True where a pixel shows the image, False where it was filled up.
         batch: Tiles a forward pass.
-
-    Returns:
-        Logits of one image, a cell a pixel.
     """
     task = model.task
     assert isinstance(task, Segment), "a segmenter"
     total: Tensor | None = None
-    votes = False
     for places, output in _outputs(model, image, rule, mask, batch):
-        votes = isinstance(output, MaskQueries)
         for place, own in zip(places, _scores(task, output, rule.size), strict=True):
             if total is None:
                 total = torch.zeros((len(own), *image.shape[1:]))
             _cut(total, place, rule.size).add_(own.cpu() * place.rows[:, None] * place.columns)
     assert total is not None, "an image has at least one tile"
-    if votes and task.config.binary:
-        total.clamp_(LEAST_VOTE, 1 - LEAST_VOTE).logit_()  # the sigmoid gives the votes again
-    elif votes:
-        # As logits whose softmax has the same order; a background has half a vote.
-        total.clamp_min_(LEAST_VOTE).log_()
-        if task.config.background:
-            total += math.log(2)
-    return PixelLogits(total[None])
+    return total
 
 
 def tiled_answers(model: Model, batch: Batch, *, tiles: int = BATCH) -> list[Prediction]:
     """One answer an image, in the pixels of the original.
 
     Args:
-        model: A segmenter whose resize rule is `Tiles`, in evaluation mode.
+        model: A segmenter whose resize rule is `Tiles` or `Windows`, in evaluation mode.
         batch: Prepared images.
         tiles: Tiles a forward pass.
     """
     task, rule = model.task, model.config.preprocess.resize
     assert isinstance(task, Segment), "a segmenter"
-    assert isinstance(rule, Tiles), "a model made for tiles"
+    assert isinstance(rule, Tiles | Windows), "a model made for tiles"
     device = next(model.parameters()).device
     masks = pixel_mask(batch, torch.device("cpu"))
     whole = batch.images.shape[2], batch.images.shape[3]
     extents = batch.extents or (whole,) * len(batch.ids)
-    if whole == rule.size:
+    if whole == rule.size and isinstance(rule, Tiles):
         shown = None if masks is None else masks.to(device)
         with torch.inference_mode():
             output = model(batch.images.to(device), shown)
@@ -115,9 +101,10 @@ def tiled_answers(model: Model, batch: Batch, *, tiles: int = BATCH) -> list[Pre
     for i, (size, extent) in enumerate(zip(batch.sizes, extents, strict=True)):
         image, mask = batch.images[i], None if masks is None else masks[i]
         if task.config.answer == "semantic":
-            logits = tiled(model, image, rule, mask=mask, batch=tiles).logits[0]
-            logits = logits[:, : extent[0], : extent[1]]
-            answers.append(task.of_pixels(placed(logits, 1, size, extent)))
+            scores = tiled(model, image, rule, mask=mask, batch=tiles)
+            scores = placed(scores[:, : extent[0], : extent[1]], 1, size, extent)
+            matched = task.segmenter.matched
+            answers.append(task.of_votes(scores) if matched else task.of_pixels(scores))
         else:
             found = list(_objects(model, image, rule, mask, extent, tiles))
             answers.append(merge_objects(found, extent, size, task.config))
@@ -127,7 +114,7 @@ def tiled_answers(model: Model, batch: Batch, *, tiles: int = BATCH) -> list[Pre
 def _outputs(
     model: Model,
     image: UInt8[Tensor, "3 H W"],
-    rule: Tiles,
+    rule: Tiles | Windows,
     mask: Bool[Tensor, "H W"] | None,
     batch: int,
 ) -> Iterator[tuple[Sequence[_Place], PixelLogits | MaskQueries]]:
@@ -149,16 +136,25 @@ def _cut(pixels: Tensor, place: _Place, size: Grid) -> Tensor:
     return pixels[..., place.top : place.top + size[0], place.left : place.left + size[1]]
 
 
-def _places(size: Grid, rule: Tiles) -> list[_Place]:
+def _places(size: Grid, rule: Tiles | Windows) -> list[_Place]:
     """All tiles of a prepared image, row by row."""
+    weights = _equal if isinstance(rule, Windows) else _faded
     rows, columns = (
-        list(zip(starts, _weights(starts, length, side), strict=True))
+        list(zip(starts, weights(starts, length, side), strict=True))
         for starts, length, side in zip(rule.starts(*size), size, rule.size, strict=True)
     )
     return [_Place(top, left, down, across) for top, down in rows for left, across in columns]
 
 
-def _weights(starts: list[int], length: int, side: int) -> list[Tensor]:
+def _equal(starts: list[int], length: int, side: int) -> list[Tensor]:
+    """How much each window counts along one axis: as much as the others that show a pixel."""
+    total = torch.zeros(length)
+    for start in starts:
+        total[start : start + side] += 1
+    return [1 / total[start : start + side] for start in starts]
+
+
+def _faded(starts: list[int], length: int, side: int) -> list[Tensor]:
     """How much each tile counts along one axis.
 
     Next to nothing in the outer quarter of what two tiles share, where a tile lacks the
@@ -197,7 +193,7 @@ def _scores(
 def _objects(
     model: Model,
     image: UInt8[Tensor, "3 H W"],
-    rule: Tiles,
+    rule: Tiles | Windows,
     mask: Bool[Tensor, "H W"] | None,
     extent: Grid,
     batch: int,

@@ -18,7 +18,8 @@ from vitrail.data.dataset import Dataset, SegmentKind
 from vitrail.data.mask_augment import MaskAugment, MaskAugmentConfig, somewhere
 from vitrail.data.mask_geometry import MaskCrop
 from vitrail.data.order import sample_rng
-from vitrail.data.preprocess import CenterCrop, Fit, Preprocess, Squash, Tiles
+from vitrail.data.preprocess import CenterCrop, Fit, Preprocess, Squash
+from vitrail.data.tiles import Tiles
 from vitrail.errors import ConfigError
 from vitrail.types import VOID, Sample, Segments, View
 

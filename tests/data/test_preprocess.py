@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -16,17 +15,15 @@ from torch import Tensor
 
 from vitrail.data.augment import Augment, AugmentConfig
 from vitrail.data.preprocess import (
-    ALIGNED,
     HALF,
     CenterCrop,
     Fit,
     Line,
     Preprocess,
     Squash,
-    Tiles,
     TokenBudget,
-    tile_starts,
 )
+from vitrail.data.tiles import Tiles, Windows
 from vitrail.types import VOID, Sample, Segments
 
 SIDES = st.integers(1, 700)
@@ -213,6 +210,8 @@ def chequered(height: int, width: int) -> Sample:
         Tiles(size=(64, 64)),
         Tiles(size=(160, 256), scale=1.3),
         Tiles(size=(32, 32), scale=0.55),
+        Windows(side=48),
+        Windows(side=32, short=70, stride=20),
         TokenBudget(patch=16, tokens=80),
     ],
 )
@@ -253,18 +252,3 @@ def test_tiles_keep_the_scale_of_the_image() -> None:
     assert Preprocess(resize=rule).prepare(picture(100, 30)).shape == (3, 100, 64)
     assert Preprocess(resize=rule).prepare(picture(10, 20)).shape == (3, 64, 64)
     assert Tiles(size=(64, 64), scale=0.5).resized(100, 81) == (50, 40)
-
-
-@given(length=st.integers(1, 3000), side=st.integers(1, 700), overlap=st.floats(0, 0.75))
-def test_tiles_cover_a_length_evenly_and_overlap(length: int, side: int, overlap: float) -> None:
-    starts = tile_starts(length, side, overlap)
-    assert starts[0] == 0
-    assert starts[-1] == max(0, length - side)
-    steps = np.diff(starts)
-    if len(steps):
-        assert steps.max() <= side
-        assert steps.max() - steps.min() <= 2 * ALIGNED
-        assert steps.max() <= math.ceil(side * (1 - overlap)) + ALIGNED
-        if side * overlap >= ALIGNED:
-            assert all(start % ALIGNED == 0 for start in starts[:-1])
-    assert Tiles(size=(side, 5), overlap=overlap).starts(length, 5) == (starts, [0])

@@ -9,11 +9,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
+from vitrail.data.tiles import Windows
 from vitrail.explain.outputs import outputs_of
+from vitrail.masks import decode
+from vitrail.tasks.placing import placed
+from vitrail.tiling import tiled, tiled_answers
+from vitrail.types import Batch, Grid
 from vitrail.verify import verify
 from vitrail.weights.convert import write_loaded
 from vitrail.weights.load import load_checkpoint
@@ -132,3 +139,37 @@ def test_ours_there(transformers: ModuleType, seed: int, tmp_path: Path) -> None
     again, told = kind.from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not any(told[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert difference(answers(again.eval(), images), answers(model, images)) == 0
+
+
+@pytest.mark.parametrize("size", [(48, 48), (70, 100), (151, 60), (40, 131)])
+def test_windows_of_a_photo(transformers: ModuleType, size: Grid, tmp_path: Path) -> None:
+    """From pixels to votes: theirs resized, cut, blended and brought back, ours likewise."""
+    model, _ = build(transformers, 3)
+    side = model.config.image_size
+    short = {"shortest_edge": side, "longest_edge": None}
+    processor = transformers.EomtImageProcessor(size=short, do_split_image=True)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    pixels = np.asarray(Image.fromarray(pixels).resize(size[::-1], box=(0, 0, 9, 9)))
+    inputs = processor(images=Image.fromarray(pixels), return_tensors="pt")
+    with torch.no_grad():
+        outputs = model(pixel_values=inputs["pixel_values"])
+    outputs.patch_offsets = inputs["patch_offsets"]
+    (wanted,) = processor.post_process_semantic_segmentation(
+        outputs, [size], size=short, return_segmentation_scores=True
+    )
+    ours = load_checkpoint(tmp_path).model()
+    rule = ours.config.preprocess.resize
+    assert rule == Windows(side=side)
+    prepared = ours.config.preprocess.prepare(torch.tensor(pixels).permute(2, 0, 1))
+    votes = tiled(ours, prepared, rule)
+    votes = placed(votes, 1, size, (prepared.shape[1], prepared.shape[2]))
+    theirs = wanted.segmentation_scores
+    assert (votes - theirs).abs().max() / theirs.abs().max() < LIMIT
+    batch = Batch(("photo",), prepared[None], (None,), sizes=(size,))
+    (answer,) = tiled_answers(ours, batch)
+    for region in answer.regions:
+        own = decode(region.rle, size)
+        label = ours.config.task.classes.index(region.label)
+        assert (own != (wanted.segmentation == label).numpy()).mean() < 1e-3

@@ -19,7 +19,7 @@ from tiny import photo, tiny_config
 from vitrail.backbones.vit import PatchStemConfig
 from vitrail.data.dataset import Source
 from vitrail.data.open import open_labelled
-from vitrail.data.preprocess import Tiles
+from vitrail.data.tiles import Tiles
 from vitrail.errors import ConfigError, DataError, UserError
 from vitrail.evaluate import evaluate
 from vitrail.metrics.segmentation import SegmentationMetrics

@@ -17,8 +17,9 @@ from vitrail.data.color_jitter import ColorJitter, color_jitter
 from vitrail.data.dataset import Dataset
 from vitrail.data.framing import show
 from vitrail.data.mask_geometry import Cut, MaskCrop, MaskGeometry, Point, cut, shown, turned
-from vitrail.data.preprocess import CenterCrop, Line, Preprocess, Tiles, fill_black
+from vitrail.data.preprocess import CenterCrop, Line, Preprocess, fill_black
 from vitrail.data.segment_views import compact, filled_void
+from vitrail.data.tiles import Tiles, Windows
 from vitrail.errors import ConfigError
 from vitrail.types import VOID, Grid, Sample, Segments, View
 
@@ -51,7 +52,7 @@ class MaskAugmentConfig(Config):
 class MaskAugment:
     """A random view of a sample with segments.
 
-    Its size and extent are those of evaluation, with `Tiles` those of a tile.
+    Its size and extent are those of evaluation; of `Tiles` and `Windows`, those of one of them.
 
     Args:
         config: What to do.
@@ -66,7 +67,7 @@ class MaskAugment:
         if isinstance(preprocess.resize, CenterCrop | Line):
             raise ConfigError(
                 f"preprocess.resize.kind = '{preprocess.resize.kind}' does not keep whole images, "
-                "as masks need it; take 'squash', 'fit' or 'tiles'"
+                "as masks need it; take 'squash', 'fit', 'tiles' or 'windows'"
             )
         self.config, self.preprocess, self.dataset = config, preprocess, dataset
         rgb = slice(None) if preprocess.channel_order == "rgb" else slice(None, None, -1)
@@ -104,7 +105,7 @@ class MaskAugment:
     def _sizes(self, evaluated: Grid, image: Grid) -> tuple[Grid, Grid]:
         """How much of a view shows the image, and how large the view is."""
         rule = self.preprocess.resize
-        if isinstance(rule, Tiles):
+        if isinstance(rule, Tiles | Windows):
             return (min(evaluated[0], rule.size[0]), min(evaluated[1], rule.size[1])), rule.size
         return evaluated, self.preprocess.output_size(*image)
 

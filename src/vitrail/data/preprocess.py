@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from vitrail.config import Config
 from vitrail.data.segment_views import filled_void, resampled
+from vitrail.data.tiles import Tiles, Windows
 from vitrail.types import Boxes, Grid, Sample, Segments, Target, View
 
 Interpolation = Literal["bilinear", "bicubic"]
@@ -29,8 +30,6 @@ IMAGENET_STD: Colour = (0.229, 0.224, 0.225)
 HALF: Colour = (0.5, 0.5, 0.5)
 """Mean and standard deviation that map 0..1 to -1..1 (ViT, google-research)."""
 
-ALIGNED = 8
-"""Pixels of which the first row and column of a tile are a multiple."""
 LONGEST = 16
 """Widths of a `Line` that the longest line may have at its own scale."""
 
@@ -169,61 +168,8 @@ def _up(side: int, multiple: int) -> int:
     return -(-side // multiple) * multiple
 
 
-class Tiles(Config):
-    """Keep the scale of the image, and show it to the model in overlapping tiles.
-
-    An image that is smaller than a tile is seen whole, filled up with black on the right and
-    below, and masked in the model. Training sees random tiles.
-
-    Attributes:
-        size: Height and width of a tile.
-        overlap: Share of a tile that its neighbour shows too, about.
-        scale: The image is enlarged by it first; below 1 it is made smaller.
-    """
-
-    kind: Literal["tiles"] = "tiles"
-    size: Size
-    overlap: float = Field(default=0.25, ge=0, lt=1)
-    scale: float = Field(default=1.0, gt=0)
-
-    def resized(self, height: int, width: int) -> tuple[int, int]:
-        """Size of the image before it is filled up."""
-        return max(1, round(height * self.scale)), max(1, round(width * self.scale))
-
-    def filled(self, height: int, width: int) -> tuple[int, int]:
-        """Size of the result: that of the image, or of a tile where the image is smaller."""
-        rows, columns = self.resized(height, width)
-        return max(rows, self.size[0]), max(columns, self.size[1])
-
-    def starts(self, height: int, width: int) -> tuple[list[int], list[int]]:
-        """First rows and first columns of the tiles that cover a prepared image evenly."""
-        rows, columns = (
-            tile_starts(length, side, self.overlap)
-            for length, side in zip((height, width), self.size, strict=True)
-        )
-        return rows, columns
-
-
-def tile_starts(length: int, side: int, overlap: float) -> list[int]:
-    """Where tiles begin that cover a length evenly; one, if a tile is as long.
-
-    All but the last begin at multiples of `ALIGNED`, as the cells of a whole image would.
-
-    Args:
-        length: To be covered.
-        side: Length of a tile.
-        overlap: Share of a tile that its neighbour has too, 0 to below 1, give or take `ALIGNED`.
-    """
-    if length <= side:
-        return [0]
-    last = length - side
-    count = math.ceil(last / (side * (1 - overlap))) + 1
-    unit = ALIGNED if side * overlap >= ALIGNED else 1
-    return [*(i * last // (count - 1) // unit * unit for i in range(count - 1)), last]
-
-
 Resize = Annotated[
-    CenterCrop | Squash | TokenBudget | Line | Fit | Tiles, Field(discriminator="kind")
+    CenterCrop | Squash | TokenBudget | Line | Fit | Tiles | Windows, Field(discriminator="kind")
 ]
 
 

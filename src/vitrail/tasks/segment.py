@@ -24,6 +24,7 @@ from vitrail.tasks.segment_answers import (
     panoptic_answer,
     pixel_answer,
     semantic_answer,
+    vote_answer,
 )
 from vitrail.tasks.segment_loss import PixelLossConfig, PixelTruth, pixel_loss
 from vitrail.tasks.segment_targets import Relabelled, mask_truths, pixel_truth
@@ -229,6 +230,15 @@ class Segment(Task[Output, Encoded]):
             self.scores(logits).softmax(0),
             classes,
             background=background,
+            threshold=self.config.pixel_threshold,
+        )
+
+    def of_votes(self, votes: Float[Tensor, "C H W"]) -> Segmentation:
+        """Regions of classes from what queries say together at every pixel of an image."""
+        return vote_answer(
+            votes,
+            self.config.classes,
+            background=self.config.background,
             threshold=self.config.pixel_threshold,
         )
 

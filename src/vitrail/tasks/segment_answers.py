@@ -104,8 +104,26 @@ def semantic_answer(
     votes = found.scores.new_zeros(found.scores.shape[1], *found.size)
     for query, mask in found.at(range(len(found.scores))):
         votes += found.scores[query][:, None, None] * mask
+    return vote_answer(votes, classes, background=background, threshold=threshold)
+
+
+def vote_answer(
+    votes: Float[Tensor, "C H W"],
+    classes: Sequence[str],
+    *,
+    background: bool,
+    threshold: float | None,
+) -> Segmentation:
+    """Every pixel takes the class with the most votes; a background has half a vote.
+
+    Args:
+        votes: Of all queries, for each class.
+        classes: Names.
+        background: As in `pixel_answer`.
+        threshold: As in `pixel_answer`.
+    """
     if background:
-        votes = torch.cat([votes.new_full((1, *found.size), HALF), votes])
+        votes = torch.cat([votes.new_full((1, *votes.shape[1:]), HALF), votes])
     return pixel_answer(votes, classes, background=background, threshold=threshold)
 
 

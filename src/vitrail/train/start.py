@@ -17,7 +17,8 @@ from vitrail.backbones.swin import SwinV2Config
 from vitrail.backbones.vit import ViTConfig
 from vitrail.config import build, merge
 from vitrail.data.dataset import Dataset, Source
-from vitrail.data.preprocess import CenterCrop, Fit, Line, Resize, Squash, Tiles
+from vitrail.data.preprocess import CenterCrop, Fit, Line, Resize, Squash
+from vitrail.data.tiles import Tiles, Windows
 from vitrail.errors import CheckpointError, ConfigError, UserError
 from vitrail.model import Model, ModelConfig, model_config
 from vitrail.tasks import TaskConfig
@@ -172,6 +173,8 @@ def run_model_config(recipe: Recipe, source: Source, origin: Origin | None = Non
     elif isinstance(config.task, SegmentConfig) and _tiled(resize, wanted):
         overlap = (recipe.segment or SegmentRecipe()).overlap
         resize = Tiles(size=size, overlap=overlap)
+    elif isinstance(config.task, SegmentConfig) and isinstance(resize, Windows):
+        resize = _windows(resize, wanted, size)
     elif isinstance(config.task, DetectConfig | SegmentConfig):
         resize = _whole(resize, size, wanted)
     elif size != config.backbone.image_size or isinstance(resize, Line):
@@ -232,6 +235,20 @@ def _resized(old: Resize, size: tuple[int, int], *, published: bool) -> Resize:
 def _tiled(old: Resize, wanted: ModelRecipe) -> bool:
     """Whether images keep their scale."""
     return wanted.resize == "tiles" or (wanted.resize is None and isinstance(old, Tiles))
+
+
+def _windows(old: Windows, wanted: ModelRecipe, size: tuple[int, int]) -> Resize:
+    """Windows of the size that is asked for, or another rule."""
+    if wanted.resize is not None:
+        return _whole(old, size, wanted)
+    if wanted.image_size is None or size == old.size:
+        return old
+    if size[0] != size[1]:
+        raise ConfigError(
+            f"model.image_size = {list(size)}: the weights were learned in square windows; give "
+            "two equal sides, or model.resize=tiles"
+        )
+    return Windows(side=size[0])
 
 
 def _whole(old: Resize, size: tuple[int, int], wanted: ModelRecipe) -> Resize:

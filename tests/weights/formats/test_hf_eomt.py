@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from tiny import randomise
 from vitrail.backbones.vit import Learned1dConfig, PatchStemConfig, ViTConfig
 from vitrail.data.preprocess import Fit, Preprocess, Squash
+from vitrail.data.tiles import Windows
 from vitrail.errors import CheckpointError
 from vitrail.explain.layers import attention_layers
 from vitrail.model import Model, ModelConfig
@@ -107,13 +108,13 @@ def test_gates_of_transformers_4_are_one_matrix(tmp_path: Path) -> None:
             {"do_split_image": True, "size": {"shortest_edge": 512, "longest_edge": None}},
             150,
             "semantic",
-            Fit(short=512, long=65536, multiple=8),
+            Windows(side=512),
         ),
         ({"size": {"shortest_edge": 32, "longest_edge": 64}}, 2, "instance", None),
     ],
 )
 def test_the_processor_tells_what_is_answered(
-    processor: dict[str, Any], count: int, answer: str, rule: Fit | None, tmp_path: Path
+    processor: dict[str, Any], count: int, answer: str, rule: Fit | Windows | None, tmp_path: Path
 ) -> None:
     classes = tuple(f"class {i}" for i in range(count))
     write_loaded(tiny_eomt(task={"classes": classes}), "hf", tmp_path / "out")
@@ -133,7 +134,7 @@ def test_the_processor_tells_what_is_answered(
 
 
 def test_windows_there_and_back(tmp_path: Path) -> None:
-    rule = Fit(short=16, long=48, multiple=8)
+    rule = Windows(side=16)
     write_loaded(tiny_eomt(rule), "hf", tmp_path / "out")
     assert load_checkpoint(tmp_path / "out").described.preprocess.resize == rule
 

@@ -10,7 +10,8 @@ import torch
 
 from tiny import randomise
 from vitrail.backbones.vit import Learned1dConfig, PatchStemConfig, ViTConfig
-from vitrail.data.preprocess import HALF, IMAGENET_MEAN, IMAGENET_STD, Fit, Preprocess
+from vitrail.data.preprocess import HALF, IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from vitrail.data.tiles import Windows
 from vitrail.errors import CheckpointError
 from vitrail.explain.layers import attention_layers
 from vitrail.explain.outputs import outputs_of
@@ -46,7 +47,7 @@ def tiny_segmenter(
         backbone=ViTConfig(**(table | changes)),
         task=SegmentConfig(classes=classes, background=False, readout=readout),
         preprocess=Preprocess(
-            resize=Fit(short=16, long=64, multiple=8),
+            resize=Windows(side=16, stride=8),
             interpolation="bilinear",
             antialias=False,
             mean=colours[0],

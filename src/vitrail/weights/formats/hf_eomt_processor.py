@@ -1,8 +1,8 @@
 """Hugging Face's image processor of EoMT as our preprocessing, and back.
 
 Images keep their aspect ratio. For semantic answers the short side has a length and the long one
-is cut into square windows; for objects all of the image lies in a square, filled up with black.
-Ours is `Fit` in both cases: it shows the whole image instead of windows, and masks what was filled.
+is cut into square windows: our `Windows`. For objects all of the image lies in a square, filled up
+with black: our `Fit`, which masks what was filled.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Any, cast
 
 from vitrail.config import build
 from vitrail.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, Fit, Preprocess
+from vitrail.data.tiles import Windows
 from vitrail.weights.formats.hf_processor import check_colours, colours, colours_json, resampling
-from vitrail.weights.formats.hf_settings import LARGEST, Settings
+from vitrail.weights.formats.hf_settings import Settings
 
 SIDE = 640
 """Of the class without a file."""
@@ -39,26 +40,22 @@ def read_eomt_processor(settings: Settings, patch: int) -> tuple[Preprocess, tup
         "mean": mean,
         "std": std,
     }
-    return build(Preprocess, table, source=settings.source), (note,)
+    return build(Preprocess, table, source=settings.source), note
 
 
-def _resize(settings: Settings, patch: int) -> tuple[Fit, str]:
+def _resize(settings: Settings, patch: int) -> tuple[Fit | Windows, tuple[str, ...]]:
     size = settings.table.get("size")
     if not isinstance(size, Mapping):
         inner = Settings(settings.source, {"shortest_edge": settings.whole("size", SIDE)})
     else:
         inner = Settings(f"{settings.source}: size", cast("Mapping[str, Any]", size))
-    windows = cuts_windows(settings)
     short = inner.whole("shortest_edge", SIDE)
-    long = inner.whole("longest_edge", LARGEST if windows else short)
-    if windows:
-        note = (
-            f"images are shown whole, with a short side of {short}; the processor cuts windows of "
-            f"{short} x {short}"
-        )
-        return Fit(short=short, long=long, multiple=patch), note
+    if cuts_windows(settings):
+        inner.insist("longest_edge", wanted=None, why="windows are cut along the whole long side")
+        return Windows(side=short), ()
+    long = inner.whole("longest_edge", short)
     note = "what is filled up is masked; the processor fills with black pixels that the model sees"
-    return Fit(short=short, long=long, multiple=long if short == long else patch), note
+    return Fit(short=short, long=long, multiple=long if short == long else patch), (note,)
 
 
 def check_eomt_processor(preprocess: Preprocess, patch: int) -> str:
@@ -68,6 +65,10 @@ def check_eomt_processor(preprocess: Preprocess, patch: int) -> str:
             short == long == multiple
         ):
             return check_colours(preprocess)
+        case Windows(short=None, stride=None):
+            return check_colours(preprocess)
+        case Windows():
+            return "its processor cuts as few windows as cover the image, of its short side"
         case Fit():
             return f"its processor fills up to a square, or to whole patches of {patch} pixels"
         case rule:
@@ -77,15 +78,13 @@ def check_eomt_processor(preprocess: Preprocess, patch: int) -> str:
 def eomt_processor_json(preprocess: Preprocess) -> dict[str, Any]:
     """`preprocessor_config.json` for what `check_eomt_processor` lets pass."""
     rule = preprocess.resize
-    assert isinstance(rule, Fit), "`check_eomt_processor` comes first"
-    square = rule.short == rule.long
+    assert isinstance(rule, Fit | Windows), "`check_eomt_processor` comes first"
+    windows = isinstance(rule, Windows)
+    short, long = (rule.side, None) if windows else (rule.short, rule.long)
     return {
         **colours_json(preprocess),
-        "do_pad": square,
-        "do_split_image": not square,
+        "do_pad": short == long,
+        "do_split_image": windows,
         "image_processor_type": "EomtImageProcessor",
-        "size": {
-            "shortest_edge": rule.short,
-            "longest_edge": None if rule.long == LARGEST else rule.long,
-        },
+        "size": {"shortest_edge": short, "longest_edge": long},
     }

@@ -19,6 +19,7 @@ from torch import Tensor
 from vitrail.backbones.vit import Learned1dConfig, PatchStemConfig, ViTConfig
 from vitrail.config import build, merge
 from vitrail.data.preprocess import HALF, IMAGENET_MEAN, IMAGENET_STD, Fit, Preprocess
+from vitrail.data.tiles import Windows
 from vitrail.errors import CheckpointError
 from vitrail.tasks.joint_segmenters import SegmenterReadout
 from vitrail.tasks.segment import SegmentConfig
@@ -75,15 +76,14 @@ class SegmenterFile(Reader):
         known, unknown = self._encoder(given)
         backbone, variant, notes = settle(ViTConfig, known, unknown, given, self.checkpoint)
         insist_told(self.checkpoint, backbone, known, (*unknown, "heads"))
-        preprocess, told = self._preprocess(backbone)
         if self.variant.root is None:
             notes = (*notes, f"no {NAME} beside the weights: heads and preprocessing as usual")
         return Described(
             backbone=backbone,
             task=self._task(given, backbone.width),
-            preprocess=preprocess,
+            preprocess=self._preprocess(backbone),
             variant=variant,
-            notes=(*notes, told),
+            notes=notes,
         )
 
     def entries(self, described: Described) -> list[Entry]:
@@ -168,22 +168,30 @@ class SegmenterFile(Reader):
             "eps": EPS,
         }
 
-    def _preprocess(self, backbone: ViTConfig) -> tuple[Preprocess, str]:
+    def _preprocess(self, backbone: ViTConfig) -> Preprocess:
         told = self.variant
         colours = told.text("dataset_kwargs", "normalization")
         colours = colours or told.text("net_kwargs", "normalization")
         deit = colours == "deit" or (colours is None and backbone.distillation_token)
-        side = told.whole("inference_kwargs", "im_size") or backbone.image_size[0]
-        preprocess = Preprocess(
-            resize=Fit(short=side, long=4 * side, multiple=backbone.stride),
+        return Preprocess(
+            resize=self._windows(backbone),
             interpolation="bilinear",
             antialias=False,
             mean=IMAGENET_MEAN if deit else HALF,
             std=IMAGENET_STD if deit else HALF,
         )
-        return preprocess, (
-            f"images are shown whole, with a short side of {side}; the authors evaluate in windows"
-        )
+
+    def _windows(self, backbone: ViTConfig) -> Windows:
+        """As the authors evaluate; without a word of it, windows of the model's own size."""
+        told = self.variant
+        side = told.whole("inference_kwargs", "window_size") or min(backbone.image_size)
+        short = told.whole("inference_kwargs", "im_size") or side
+        table = {
+            "side": side,
+            "short": short if short > side else None,
+            "stride": told.whole("inference_kwargs", "window_stride") or side,
+        }
+        return build(Windows, table, source=f"{told.path}: inference_kwargs")
 
 
 class SegmenterWriter(Writer):
@@ -324,17 +332,20 @@ def _variant_table(described: Described) -> dict[str, Any]:
             "dropout": 0.1,
         }
     names = {classes: name for name, classes in CLASSES.items()}
+    side = config.image_size[0]
     rule = described.preprocess.resize
-    side = rule.short if isinstance(rule, Fit) else config.image_size[0]
+    windows = rule if isinstance(rule, Windows) else Windows(side=side)
+    if isinstance(rule, Fit):
+        windows = Windows(side=min(side, rule.short), short=rule.short)
     return {
         "dataset_kwargs": {
             "dataset": names.get(task.classes, "unknown"),
             "normalization": normalization,
         },
         "inference_kwargs": {
-            "im_size": side,
-            "window_size": config.image_size[0],
-            "window_stride": config.image_size[0],
+            "im_size": windows.short or windows.side,
+            "window_size": windows.side,
+            "window_stride": windows.stride or windows.side,
         },
         "net_kwargs": {
             "backbone": described.variant or "vit_base_patch16_384",
