@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 from command_line import run
@@ -18,6 +19,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _hook = install_import_hook("vitrail", "beartype.beartype")
 _hook.__enter__()
+
+
+settings.register_profile("busy", deadline=None)  # how long an example takes is no fault of it
+settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session")

@@ -108,6 +108,16 @@ def test_sizes(tmp_path: Path) -> None:
         data.read(3)
 
 
+def test_a_size_that_no_image_has_is_not_drawn(tmp_path: Path) -> None:
+    def change(rows: list[dict[str, Any]]) -> None:
+        rows[0].update(width=40_000, height=40_000)
+
+    data = open_coco_masks(changed(tmp_path, images=change))
+    with pytest.raises(BadSampleError, match="is said to have 40000 x 40000 pixels; correct"):
+        data.read(0)
+    assert data.read(1).target is not None
+
+
 def test_an_image_without_objects(tmp_path: Path) -> None:
     file = changed(tmp_path, annotations=lambda rows: rows.__delitem__(slice(2)))
     found = target(open_coco_masks(file), "one")

@@ -123,6 +123,7 @@ def segment(**values: object) -> Any:
         ("annotations", lambda rows: rows[0].pop("image_id"), "annotation of image_id None"),
         ("annotations", lambda rows: rows[0].update(image_id=11), "image_id 11 has two"),
         ("categories", lambda rows: rows[0].pop("isthing"), "category 1 has isthing None"),
+        ("categories", lambda rows: rows[0].update(isthing=[]), r"category 1 has isthing \[\]"),
     ],
 )
 def test_contradictions_are_named(tmp_path: Path, key: str, change: Any, message: str) -> None:

@@ -44,6 +44,13 @@ def test_splits_and_the_name_of_the_class(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
+def test_one_image_and_its_mask_are_no_objects(tmp_path: Path) -> None:
+    put_image(tmp_path / "images" / "7.png", (9, 9))
+    put_mask(tmp_path / "masks" / "7_mask.png", np.eye(9, dtype=np.uint8) * 255)
+    assert detect_instance_folder(Folder(tmp_path)) is None
+    assert open_labelled(str(tmp_path)).segments == "semantic"
+
+
 def test_images_without_masks_are_listed(tmp_path: Path) -> None:
     write_instances(tmp_path)
     put_image(tmp_path / "five" / "images" / "five.png", (9, 9))
@@ -58,6 +65,10 @@ def test_images_without_masks_are_listed(tmp_path: Path) -> None:
     ("values", "message"),
     [
         (np.zeros((24, 30), np.uint8), r"the mask one/masks/001\.png is empty; take it out"),
+        (
+            np.full((24, 30), 2, np.uint8),
+            r"001\.png has values up to 2; one object a file",
+        ),
         (np.ones((24, 31), np.uint8), r"001\.png has 31 x 24 pixels, others of its image 30 x 24"),
         (None, r"the mask one/masks/001\.png: no mask that can be read"),
     ],

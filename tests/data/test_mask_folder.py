@@ -136,6 +136,25 @@ def test_other_folders_are_passed_over(tmp_path: Path, names: list[str]) -> None
     assert detect_mask_folder(Folder(tmp_path)) is None
 
 
+def test_one_name_among_many_makes_no_masks(tmp_path: Path) -> None:
+    """Classes of icons, one of them saved as a copy whose name ends like a mask's."""
+    for number in range(6):
+        put_mask(tmp_path / "a" / f"{number}.png", MASK)
+        put_mask(tmp_path / "b" / f"{number}.png", MASK)
+    put_mask(tmp_path / "a" / "3_l.png", MASK)
+    assert detect_mask_folder(Folder(tmp_path)) is None
+    assert open_labelled(str(tmp_path)).classes == ("a", "b")
+    assert open_labelled(str(tmp_path), task="classify").classes == ("a", "b")
+
+
+def test_photographs_of_a_class_named_mask(tmp_path: Path) -> None:
+    for number in range(3):
+        put_image(tmp_path / "mask" / f"{number}.png", (40, 50))
+        put_image(tmp_path / "bare" / f"{number}.png", (40, 50))
+    (tmp_path / "classes.txt").write_text("bare\nmask\n")
+    assert open_labelled(str(tmp_path)).classes == ("bare", "mask")
+
+
 def test_real_folders(shared_data: Path) -> None:
     data = open_labelled(str(shared_data / "roads"))
     assert isinstance(data, MaskFiles)

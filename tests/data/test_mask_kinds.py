@@ -278,6 +278,40 @@ def test_binary_masks_of_sixteen_bits(tmp_path: Path) -> None:
     assert torch.equal(drawn(data).ids[0], torch.from_numpy(HALF).short())
 
 
+def test_soft_edges_whose_white_is_not_quite_255(tmp_path: Path) -> None:
+    grey = np.full((40, 40), 252, dtype=np.uint8)
+    grey[:, :20] = 0
+    grey[:, 20] = 6 * np.arange(40)
+    for number in range(3):
+        put_image(tmp_path / "images" / f"{number}.png", (40, 40))
+        put_mask(tmp_path / "masks" / f"{number}.png", grey)
+    data = open_labelled(str(tmp_path))
+    assert len(data.classes) == 1
+
+
+@pytest.mark.parametrize("names", ["", "background\nroad"])
+def test_foreground_written_in_two_ways(tmp_path: Path, names: str) -> None:
+    for number in range(8):
+        put_image(tmp_path / "images" / f"{number}.png", (8, 8))
+        white = 255 if number % 2 else 1
+        put_mask(tmp_path / "masks" / f"{number}.png", HALF.astype(np.uint8) * white)
+    if names:
+        (tmp_path / "classes.txt").write_text(names)
+    with pytest.raises(DataError, match=r"masks have 0 and 1 \(masks/0\.png\), . have 0 and 255"):
+        open_labelled(str(tmp_path))
+
+
+def test_a_mask_of_ones_that_nobody_looked_at(tmp_path: Path) -> None:
+    for number in range(40):
+        put_image(tmp_path / "images" / f"{number:02}.png", (8, 8))
+        put_mask(tmp_path / "masks" / f"{number:02}.png", HALF.astype(np.uint8) * 255)
+    (tmp_path / "classes.txt").write_text("background\nroad")
+    put_mask(tmp_path / "masks" / "01.png", HALF.astype(np.uint8))
+    data = open_labelled(str(tmp_path))
+    with pytest.raises(BadSampleError, match="has 1 for foreground, the others 255; write 255"):
+        data.read(1)
+
+
 @pytest.mark.parametrize("value", [0, 255])
 def test_nothing_to_learn_is_named(tmp_path: Path, value: int) -> None:
     """Also where a file names classes, and only few masks are looked at for their kind."""

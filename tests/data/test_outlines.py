@@ -95,6 +95,7 @@ def test_outlines_that_cannot_be_filled(points: tuple[float, ...], flaw: str) ->
 def test_thin_outlines() -> None:
     assert covers_nothing([(0.0, 0.0, 1.0, 1.0, 2.0, 2.0)], (5, 5))
     assert covers_nothing([(1.2, 1.2, 1.3, 1.2, 1.3, 1.3)], (5, 5))
+    assert covers_nothing([(-10.0, -10.0, 5.0, -10.0, -10.0, 5.0)], (9, 9)), "beside the image"
     assert not covers_nothing([SQUARE], (5, 5))
     assert not covers_nothing([(0.0, 2.0, 5.0, 2.0, 5.0, 3.0, 0.0, 3.0)], (5, 5))
     assert not covers_nothing([(0.0, 0.0, 1.0, 1.0, 2.0, 2.0), SQUARE], (5, 5))

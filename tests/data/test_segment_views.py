@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vitrail.data.segment_views import compact, filled_void, nearest, resampled
+from vitrail.data.segments import MOST_SEGMENTS
 from vitrail.types import VOID, Segments
 
 SIDES = st.integers(1, 60)
@@ -47,6 +48,12 @@ def test_what_is_filled_up_is_not_judged() -> None:
     assert found.labels == (4, 7, VOID)
     assert found.crowds == (False, True, False)
     assert found.ids.tolist() == [[[1, 0, 3], [3, 3, 3]], [[0, 2, 0], [0, 0, 0]]]
+
+
+def test_the_most_segments_leave_a_number_for_what_is_filled_up() -> None:
+    full = Segments(torch.zeros((1, 1, 1), dtype=torch.int16), (0,) * MOST_SEGMENTS)
+    found = filled_void(filled_void(full, (2, 1)), (3, 1))
+    assert int(found.ids.max()) == len(found.labels)
 
 
 def test_segments_without_pixels_go_and_numbers_close_up() -> None:

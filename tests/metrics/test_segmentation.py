@@ -19,6 +19,7 @@ from torchmetrics.functional.segmentation import dice_score
 
 from class_maps import answer, of_map, one, road, said, truth
 from vitrail.metrics.segmentation import SegmentationMetrics, segmentation_metrics
+from vitrail.tasks.segment_targets import pixel_truth
 from vitrail.types import VOID, Segmentation, Segments
 
 NAMES = ("sky", "sea", "sand")
@@ -142,8 +143,27 @@ def test_an_image_of_void_is_no_image() -> None:
     assert found.metrics == alone.metrics
     assert found.images[1].dice is None
     nothing = roads([all_], [one(all_, all_)], intervals=True)
-    assert set(nothing.metrics.values()) <= {0.0, 1.0}
-    assert nothing.metrics["miou"] == nothing.metrics["dice"] == 0
+    assert set(nothing.metrics.values()) == {0.0}
+    assert "f1" not in nothing.intervals, "a draw of nothing measures nothing"
+
+
+def test_where_segments_overlap_the_first_layer_counts() -> None:
+    """As in training, so that what was learned is what is measured."""
+    low, high = np.zeros(SIZE, dtype=np.int64), np.zeros(SIZE, dtype=np.int64)
+    low[:6], high[4:9] = 1, 2
+    target = truth(low, high, labels=(0, 1))
+    taught = pixel_truth([target], background=True, device="cpu").classes[0].numpy() - 1
+    found = semantic([said(taught, NAMES)], [target])
+    assert found.metrics["miou"] == found.metrics["pixel_accuracy"] == 1
+
+
+def test_draws_without_foreground_do_not_count_as_perfect() -> None:
+    none, some, other = (np.zeros(SIZE, dtype=bool) for _ in range(3))
+    some[2:4], other[3:5] = True, True
+    found = roads([other, *[none] * 7], [one(some), *[one(none)] * 7], intervals=True)
+    for name in ("f1", "iou"):
+        assert found.intervals[name] == pytest.approx([found.metrics[name]] * 2)
+    assert found.intervals["cldice_pooled"][1] < 1
 
 
 def test_empty_images() -> None:

@@ -9,7 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from vitrail.data.open import open_source
+from mask_formats import put_image, put_mask
+from segmenter import SegmentList
+from tiny import photo
+from vitrail.data.open import open_labelled, open_source
 from vitrail.data.roads import Roads
 from vitrail.errors import ConfigError
 from vitrail.model import Model
@@ -17,11 +20,12 @@ from vitrail.studies.data import Given, Scenes, described
 from vitrail.studies.examples import busiest_window, coloured, most_foreground
 from vitrail.studies.result import conclude
 from vitrail.studies.study import Job
-from vitrail.studies.thin import THIN, truths
+from vitrail.studies.thin import THIN, _insist_one_class, truths
 from vitrail.studies.worker import carry_out
 from vitrail.tasks.segment import Segment
 from vitrail.train.choose import choose_recipe
 from vitrail.train.run import run_model_config
+from vitrail.types import Segments
 
 STRIDES = {
     "vit16_linear": (16, 16),
@@ -64,6 +68,21 @@ def test_scenes_are_the_first_of_roads(scenes: str) -> None:
     Scenes(train=8, val=4, test=5).prepare(folder, None)
     assert len(table.read_text().splitlines()) == 18
     Scenes(train=8, val=4, test=4).prepare(folder, None)
+
+
+def test_void_and_nothing_are_refused(tmp_path: Path) -> None:
+    for number in range(6):
+        put_image(tmp_path / "images" / f"{number}.png", (8, 8))
+        mask = np.zeros((8, 8), dtype=np.uint8)
+        mask[number % 3 :, :2] = 1
+        mask[:, 6] = 255
+        put_mask(tmp_path / "masks" / f"{number}.png", mask)
+    with pytest.raises(ConfigError, match="some pixels are void"):
+        _insist_one_class(open_labelled(str(tmp_path)), "data")
+    target = Segments(torch.zeros((1, 4, 4), dtype=torch.int16), ())
+    empty = SegmentList([photo(0, 4, 4)], [target], kind="semantic", classes=("road",))
+    with pytest.raises(ConfigError, match="no mask of the test part shows anything"):
+        _insist_one_class(empty, "data")
 
 
 @pytest.mark.parametrize("scale", ["smoke", "small", "full"])

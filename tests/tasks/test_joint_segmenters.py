@@ -114,6 +114,7 @@ def test_a_masked_query_sees_its_mask_and_all_that_is_no_patch() -> None:
         ((1.0, 0.0), (True, True)),  # as in transformers: the masks stay
         ((1.0, 0.4), (True, False)),
         ((0.6, 0.6), (True, True)),
+        ((0.5, 0.5), (True, True)),
     ],
 )
 def test_chances_decide_who_is_masked(

@@ -50,6 +50,17 @@ def test_cross_entropy_is_a_mean_over_the_judged_pixels_of_each_image() -> None:
     torch.testing.assert_close(cost(scores, classes), expected)
 
 
+def test_what_is_not_finite_stays_in_its_image() -> None:
+    """So that a loss that is not finite names the file that caused it."""
+    scores, classes = scores_and_truth()
+    spoiled = scores.clone()
+    spoiled[0, 0, 0, 0] = torch.nan
+    found = cost(spoiled, classes, ALL)
+    assert found[0].isnan()
+    alone = torch.where(torch.tensor([[True], [False]])[..., None], IGNORED, classes)
+    torch.testing.assert_close(found[1], cost(scores, alone, ALL)[1])
+
+
 def test_focal_loss_is_that_of_the_paper() -> None:
     """Value and slope; two outputs, of which one is 0, are a sigmoid."""
     logits = torch.randn(2, 1, 5, 6, requires_grad=True)

@@ -6,8 +6,10 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 
 from pictures import in_memory, write_folder
+from segmenter import SegmentList
 from tiny import ListDataset, photo
 from vitrail.backbones import VARIANTS
 from vitrail.backbones.swin import SwinConfig
@@ -16,7 +18,8 @@ from vitrail.data.dataset import Source
 from vitrail.data.open import open_source
 from vitrail.data.planted import PATCH, SIDE
 from vitrail.errors import ConfigError, DataError
-from vitrail.train.choose import choose_recipe, typical_size
+from vitrail.train.choose import choose_recipe, typical_size, typical_width
+from vitrail.types import VOID, Segments
 
 
 def source_of(train: ListDataset) -> Source:
@@ -26,6 +29,17 @@ def source_of(train: ListDataset) -> Source:
 
 def sized(height: int, width: int, count: int = 4) -> Source:
     return source_of(ListDataset([photo(i, height, width) for i in range(count)]))
+
+
+def test_void_is_no_part_of_the_width_of_thin_things() -> None:
+    ids = torch.zeros((1, 60, 60), dtype=torch.int16)
+    ids[0, 30:33] = 1
+    lines = SegmentList([photo(0, 60, 60)], [Segments(ids, (0,))], ("road",))
+    assert typical_width(lines) == pytest.approx(3, abs=0.3)
+    ids = ids.clone()
+    ids[0, :20] = ids[0, 40:] = 2
+    framed = SegmentList([photo(0, 60, 60)], [Segments(ids, (0, VOID))], ("road",))
+    assert typical_width(framed) == typical_width(lines)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from vitrail.model import Model
 from vitrail.predict import predict
 from vitrail.tasks.segment import Segment, SegmentConfig
 from vitrail.tasks.segmenters import MatchedReadout
+from vitrail.train import objective
 from vitrail.train import run as run_module
 from vitrail.train.carry import carry
 from vitrail.train.loop import selection_metric
@@ -286,6 +287,10 @@ def test_weights_of_pixels_by_hand() -> None:
     shares = torch.tensor([10, 4, 2]) / 16
     expected = shares.rsqrt() / (shares.sqrt()).sum()
     torch.testing.assert_close(found, expected)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(objective, "COUNTED", 1)
+        few = pixel_weights(some("semantic"), task)
+    assert (few > 0).all(), "a class that was not counted must not be left out"
     without = tiny_segmenter("linear", background=False).task
     assert isinstance(without, Segment)
     assert pixel_weights(some("semantic", background=False), without).shape == (2,)
@@ -293,6 +298,16 @@ def test_weights_of_pixels_by_hand() -> None:
     assert isinstance(matched, Segment)
     with pytest.raises(ConfigError, match="class_weights: queries are matched"):
         pixel_weights(some("semantic"), matched)
+
+
+def test_sizes_and_numbers_of_objects_are_taken_beside_weights() -> None:
+    old = tiny_segmenter("matched queries", answer="instance", min_area=3)
+    changes = ("segment.max_regions=7", "segment.min_area=9")
+    for overrides, expected in ((changes, (9, 7)), (changes[:1], (3, 7)), ((), (3, 100))):
+        recipe = load_recipe("segment-fine-tune", overrides=overrides)
+        config = run_model_config(recipe, source_of(some("instance")), origin_of(old))
+        assert isinstance(config.task, SegmentConfig)
+        assert (config.task.min_area, config.task.max_regions) == expected
 
 
 @pytest.mark.parametrize("head", READOUTS)

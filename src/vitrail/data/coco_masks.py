@@ -21,6 +21,7 @@ from vitrail.data.coco_files import (
     stated_size,
     unlisted,
 )
+from vitrail.data.decode import MAX_PIXELS
 from vitrail.data.label_files import ImageFinder
 from vitrail.data.outlines import Objects, Polygon, Shape, covers_nothing, polygon_flaw, runs_flaw
 from vitrail.data.segments import MaskAnnotations, MaskEntry, MaskFiles
@@ -77,7 +78,7 @@ def _load(storage: Storage, finder: ImageFinder, files: Mapping[str | None, str]
                 flaws[image],
                 image if isinstance(image, int) else None,
                 file.split,
-                "" if size else f"the size of {place} is neither stated nor can it be read",
+                "" if size else _no_size(place, stated_size(file.images[image])),
             )
             for (image, size), place in zip(sizes.items(), file.places, strict=True)
         ]
@@ -99,13 +100,23 @@ def _load(storage: Storage, finder: ImageFinder, files: Mapping[str | None, str]
     )
 
 
+def _no_size(place: str, stated: Grid | None) -> str:
+    if stated is None:
+        return f"the size of {place} is neither stated nor can it be read"
+    return f"{place} is said to have {stated[1]} x {stated[0]} pixels; correct width and height"
+
+
 def _sizes(storage: Storage, file: CocoFile) -> dict[int | str, Grid | None]:
-    """Height and width by image, as stated, else from its header."""
+    """Height and width by image, as stated, else from its header; None for what is no size."""
     sizes = {image: stated_size(row) for image, row in file.images.items()}
     places = dict(zip(file.images, file.places, strict=True))
     unknown = [image for image, size in sizes.items() if size is None]
     read = header_sizes([(storage, places[image]) for image in unknown])
-    return {**sizes, **dict(zip(unknown, read, strict=True))}
+    sizes |= dict(zip(unknown, read, strict=True))
+    return {
+        image: size if size and size[0] * size[1] <= MAX_PIXELS else None
+        for image, size in sizes.items()
+    }
 
 
 def _shapes(

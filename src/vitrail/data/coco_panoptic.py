@@ -182,7 +182,7 @@ def _things(file: CocoFile) -> dict[int, bool]:
     """Whether each category is one of objects."""
     found: dict[int, bool] = {}
     for row in rows_of(file.table, "categories", file.path):
-        if row.get("isthing") not in {0, 1}:
+        if row.get("isthing") not in (0, 1):
             raise DataError(
                 f"{file.path}: category {row['id']} has isthing {row.get('isthing')!r}; write 1 "
                 "for objects and 0 for stuff"

@@ -17,6 +17,7 @@ from jaxtyping import Bool
 from vitrail.data.folder import is_image
 from vitrail.data.label_files import split_of_folders
 from vitrail.data.mask_classes import class_files, named
+from vitrail.data.mask_folder import MASK_ENDINGS, bare_stem
 from vitrail.data.mask_values import mask_values
 from vitrail.data.segments import (
     Drawing,
@@ -76,6 +77,10 @@ class ObjectMasks(Drawing):
         except BadSampleError as error:
             raise BadSampleError(f"the mask {path}: {error}") from error
         mask = values > (127 if values.max() > 1 else 0)
+        if not mask.any() and values.any():
+            raise BadSampleError(
+                f"the mask {path} has values up to {values.max()}; one object a file is 0 and 255"
+            )
         if not mask.any():
             raise BadSampleError(f"the mask {path} is empty; take it out")
         return mask
@@ -91,7 +96,7 @@ def detect_instance_folder(storage: Storage) -> MaskFiles | None:
     whole = [folder for folder in images if folder in masks]
     own = all(len(files) == 1 for files in images.values())
     told_apart = any(
-        len(masks[folder]) > 1 or _stem(masks[folder][0]) != _stem(images[folder][0])
+        len(masks[folder]) > 1 or not _of_image(masks[folder][0], images[folder][0])
         for folder in whole
     )
     if not whole or not own or not told_apart:
@@ -141,8 +146,10 @@ def _folders(storage: Storage) -> tuple[dict[str, list[str]], dict[str, list[str
     return dict(found[_IMAGES]), dict(found[_MASKS])
 
 
-def _stem(path: str) -> str:
-    return PurePosixPath(path).stem
+def _of_image(mask: str, image: str) -> bool:
+    """Whether the name of a mask is that of its image, perhaps with an ending of its own."""
+    stem = PurePosixPath(mask).stem
+    return PurePosixPath(image).stem in {stem, bare_stem(stem, MASK_ENDINGS)}
 
 
 def _class(storage: Storage) -> str:

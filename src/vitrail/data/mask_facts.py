@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -118,9 +117,12 @@ def _overlaps(target: Segments, areas: Sequence[int]) -> tuple[tuple[tuple[int, 
     """Classes of pairs that are one object, and how many others lie over one another."""
     repeated: list[tuple[int, int]] = []
     covered = 0
-    for one, other in combinations(target.ids.numpy().astype(np.int64), 2):
-        both = (one << 16 | other)[(one > 0) & (other > 0)].tolist()
-        for pair, shared in Counter(cast("list[int]", both)).items():
+    for one, other in combinations(target.ids.numpy(), 2):
+        both = (one > 0) & (other > 0)
+        pairs, counts = np.unique(
+            one[both].astype(np.int32) << 16 | other[both], return_counts=True
+        )
+        for pair, shared in zip(pairs.tolist(), counts.tolist(), strict=True):
             first, second = pair >> 16, pair & 0xFFFF
             labels = target.labels[first - 1], target.labels[second - 1]
             if VOID in labels:

@@ -83,11 +83,13 @@ def detect_mask_folder(storage: Storage) -> MaskFiles | None:
     if not masks or not images:
         return None
     pairs, unmatched = _pairs(storage, images, masks)
-    if 2 * len(pairs) < min(len(masks), len(images)) or not pairs:
+    fewest = len(images) if beside else min(len(masks), len(images))
+    if 2 * len(pairs) < fewest or not pairs:
         return None
     named_by = class_files(storage)
-    if not named_by and not _look_like_masks(storage, pairs):
-        if beside or not all(_says_image(pair.image) for pair in pairs):
+    told = not beside and all(_says_image(pair.image) for pair in pairs)
+    if not (named_by and told) and not _look_like_masks(storage, pairs):
+        if not told:
             return None
         raise DataError(
             f"{storage.location}: {pairs[0].mask} is named like a mask, but has as many colours as "
@@ -136,7 +138,7 @@ def _words(folder: str) -> list[str]:
     return re.split(r"[_\-\s.]+", name)
 
 
-def _bare(stem: str, endings: frozenset[str]) -> str:
+def bare_stem(stem: str, endings: frozenset[str]) -> str:
     """A stem without one of some endings; as it is where it has none."""
     found = re.fullmatch(r"(.+)[_\-.]([A-Za-z0-9]+)", stem)
     return found[1] if found and found[2].lower() in endings else stem
@@ -144,11 +146,11 @@ def _bare(stem: str, endings: frozenset[str]) -> str:
 
 def _beside(files: Sequence[_File]) -> tuple[list[_File], list[_File]]:
     """Masks and images that lie in one folder and differ in their endings."""
-    stems = {(f.split, f.folders, _bare(f.stem, IMAGE_ENDINGS)) for f in files}
+    stems = {(f.split, f.folders, bare_stem(f.stem, IMAGE_ENDINGS)) for f in files}
     masks = [
         file
         for file in files
-        if (bare := _bare(file.stem, MASK_ENDINGS)) != file.stem
+        if (bare := bare_stem(file.stem, MASK_ENDINGS)) != file.stem
         and (file.split, file.folders, bare) in stems
     ]
     known = {file.path for file in masks}
@@ -162,7 +164,7 @@ def _pairs(
     exact: dict[tuple[object, ...], _File] = {}
     by_stem: defaultdict[str, list[_File]] = defaultdict(list)
     for image in images:
-        for stem in {image.stem, _bare(image.stem, IMAGE_ENDINGS)}:
+        for stem in {image.stem, bare_stem(image.stem, IMAGE_ENDINGS)}:
             exact.setdefault((image.split, image.folders, stem), image)
             by_stem[stem].append(image)
     found: dict[str, Pair] = {}
@@ -188,7 +190,7 @@ def _image_of(
     by_stem: Mapping[str, Sequence[_File]],
 ) -> _File | None:
     """The image in the same folders; where there is none, the only one of this name."""
-    for stem in (mask.stem, _bare(mask.stem, MASK_ENDINGS)):
+    for stem in (mask.stem, bare_stem(mask.stem, MASK_ENDINGS)):
         image = exact.get((mask.split, mask.folders, stem))
         if image is not None:
             return image

@@ -174,6 +174,8 @@ def _decided(
     if not files and binary is not None:
         _insist_background(storage, looks)
         return binary, _of_two((FOREGROUND,), binary)
+    if all(255 not in file.names and len(file.names) <= 2 for file in files):
+        _insist_one_white(storage, looks)
     if not files:
         return _indices(storage, looks)
     return _named_values(storage, looks, files, binary)
@@ -195,7 +197,7 @@ def look_at(storage: Storage, path: str) -> Look:
             if mode != "P" and not all(_is_grey(colour) for colour in colours):
                 return Look(path, colours=colours, lossy=is_lossy(data))
         values, counts = np.unique(mask_values(data), return_counts=True)
-        near = (values <= _SOFT) | (np.abs(values - 255) <= _SOFT)
+        near = (values <= _SOFT) | ((values >= 255 - _SOFT) & (values <= 255))
         soft = float(counts[near].sum() / counts.sum())
         found = frozenset(values.tolist())
         return Look(path, found, soft, colours, mode == "P", is_lossy(data))
@@ -266,6 +268,19 @@ def _insist_background(storage: Storage, looks: Sequence[Look]) -> None:
         raise DataError(
             f"{storage.location}: every pixel of all {len(looks):,} masks is 255, so nothing tells "
             "a class from void; add a classes.txt that names the values, or correct the masks"
+        )
+
+
+def _insist_one_white(storage: Storage, looks: Sequence[Look]) -> None:
+    """Where some masks have 1 for foreground and others 255, the 255 must not become void."""
+    ones = [look.path for look in looks if 1 in look.values and look.values <= {0, 1}]
+    whites = [look.path for look in looks if 255 in look.values and look.values <= {0, 255}]
+    rest = any(look.values - {0} for look in looks if look.path not in {*ones, *whites})
+    if ones and whites and not rest:
+        raise DataError(
+            f"{storage.location}: {len(ones):,} masks have 0 and 1 ({ones[0]}), {len(whites):,} "
+            f"have 0 and 255 ({whites[0]}); write all in one way, or add a classes.txt that names "
+            "255 void"
         )
 
 

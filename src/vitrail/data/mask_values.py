@@ -62,6 +62,10 @@ class FileMask(Drawing):
         if self.kind.cut is None and is_lossy(data):
             raise MaskValueError(smeared(self.path))
         if self.kind.cut is not None:
+            if values.max() == 1:
+                raise MaskValueError(
+                    f"the mask {self.path} has 1 for foreground, the others 255; write 255"
+                )
             values = (values >= self.kind.cut).astype(np.uint8)
         try:
             return from_values(values, self.kind.meaning)

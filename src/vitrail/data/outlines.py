@@ -155,8 +155,14 @@ def runs_flaw(runs: tuple[int, ...] | str, size: Grid) -> str:
 
 
 def covers_nothing(polygons: Sequence[Polygon], size: Grid) -> bool:
-    """Whether polygons are so thin that they hold the centre of no pixel."""
-    return all(map(_is_thin, polygons)) and not fill(polygons, size).any()
+    """Whether polygons are so thin, or so far outside, that they hold the centre of no pixel."""
+    suspects = all(_is_thin(points) or _leaves(points, size) for points in polygons)
+    return suspects and not fill(polygons, size).any()
+
+
+def _leaves(points: Polygon, size: Grid) -> bool:
+    x, y = points[::2], points[1::2]
+    return min(x) < 0 or min(y) < 0 or max(x) > size[1] or max(y) > size[0]
 
 
 def _is_thin(points: Polygon) -> bool:

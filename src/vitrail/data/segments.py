@@ -31,8 +31,8 @@ from vitrail.types import Grid, Sample, Segments, Skipped, Target
 MOST_LAYERS = 64
 """Objects above one another at a pixel; more are no picture, but a file that fills the memory."""
 
-MOST_SEGMENTS = 32_767
-"""Numbers that a segment can have."""
+MOST_SEGMENTS = 32_765
+"""Of an image: int16 numbers them, and what is void and what is filled up get numbers too."""
 
 KEPT_BYTES = 256 * 1024**2
 """Memory for segments that are costly to draw, in each process."""

@@ -25,6 +25,17 @@ def f_measure(counts: Num[np.ndarray, "*N 4"]) -> Float[np.ndarray, "*N"]:
     return np.where((answered == 0) & (true == 0), 1.0, value)
 
 
+def pooled_f_measure(counts: Num[np.ndarray, "*N 4"]) -> Float[np.ndarray, "*N"]:
+    """`f_measure` of many images together; NaN where there is neither truth nor answer.
+
+    Args:
+        counts: As `f_measure` takes them, added up.
+    """
+    counts = np.asarray(counts, dtype=np.float64)
+    nothing = (counts[..., 1] == 0) & (counts[..., 3] == 0)
+    return np.where(nothing, np.nan, f_measure(counts))
+
+
 def mean_of_defined(
     values: Float[np.ndarray, "*N C"], weights: Float[np.ndarray, "*N C"] | None = None
 ) -> Float[np.ndarray, "*N"]:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from vitrail.config import Config
-from vitrail.metrics.agreement import f_measure, mean_of_defined
+from vitrail.metrics.agreement import f_measure, mean_of_defined, pooled_f_measure
 from vitrail.metrics.classification import RESAMPLES, interval
 from vitrail.metrics.detection_curves import Curve, curve
 from vitrail.metrics.detection_intervals import precision_intervals
@@ -196,7 +196,7 @@ class _Headline:
         for name, each in self._values.items():
             result[name] = mean_of_defined(np.broadcast_to(each, weights.shape), weights)
         for name, pairs in self._pairs.items():
-            result[name] = f_measure(weights @ pairs)
+            result[name] = pooled_f_measure(weights @ pairs)
         if self._quality is not None:
             sums = np.tensordot(weights, self._quality, axes=1)
             names = ("pq", "sq", "rq")
@@ -220,7 +220,7 @@ class _Headline:
 
     def _areas(self, weights: Float[np.ndarray, "R N"]) -> dict[str, Float[np.ndarray, "R"]]:
         pixels = np.tensordot(weights, self._pixels, axes=1)
-        foreground = f_measure(pixels[:, :-1].sum(axis=1))
+        foreground = pooled_f_measure(pixels[:, :-1].sum(axis=1))
         if self._plan.answer == "instance" or self._plan.thin:
             own = {"iou": iou(pixels[:, 0])}
         else:

@@ -44,17 +44,17 @@ def class_maps(
 
     Args:
         prediction: Regions that do not overlap; where they do, the later one counts.
-        target: In the same pixels.
+        target: In the same pixels; where segments overlap the first layer counts, as in training.
         index: Of each class name.
         background: Whether a pixel in no segment is background; else it is not judged.
     """
     _same_size(prediction, target)
     none = len(index)
     table = np.array([none if background else VOID, *target.labels], dtype=np.int16)
-    first, *others = target.ids.numpy()
-    truth = table[first]
+    ids, *others = target.ids.numpy()
     for layer in others:
-        truth = np.where(layer > 0, table[layer], truth)
+        ids = np.where(ids > 0, ids, layer)
+    truth = table[ids]
     answer = np.full(target.size, none, dtype=np.int16)
     for region in prediction.regions:
         answer[decode(region.rle, target.size)] = index[region.label]

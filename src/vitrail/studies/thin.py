@@ -19,7 +19,7 @@ from vitrail.studies.examples import draw_examples, keep_answers, most_foregroun
 from vitrail.studies.study import Arm, Job, Measure, Plan, Study
 from vitrail.studies.training import MILLISECONDS, PARAMS, SECONDS, milliseconds, train_arm
 from vitrail.tasks.segment import Segment
-from vitrail.types import Segmentation, Segments
+from vitrail.types import VOID, Segmentation, Segments
 
 METRICS = ("f1", "iou", "f1_tolerance", "dice", "cldice", "betti0_error")
 """Metrics of the test part that a run tells; `f1`, `iou` and `f1_tolerance` are of all its pixels
@@ -163,6 +163,15 @@ def _insist_one_class(dataset: Dataset, name: str) -> None:
         raise ConfigError(
             f"{name}: the study of thin structures needs masks of one class on a background, such "
             "as the built-in 'roads' or a CSV 'path,mask,split'"
+        )
+    if any(VOID in target.labels for target in dataset.targets if isinstance(target, Segments)):
+        raise ConfigError(
+            f"{name}: some pixels are void, which the study of thin structures cannot leave out; "
+            "make them foreground or background"
+        )
+    if not any(mask.any() for mask in truths(dataset)):
+        raise ConfigError(
+            f"{name}: no mask of the test part shows anything, so nothing is measured"
         )
 
 

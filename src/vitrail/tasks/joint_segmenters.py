@@ -61,8 +61,8 @@ class EomtReadout(Config):
 
     Blocks are as wide as the backbone, and mostly as its own. In training every block has its own
     opinion of the masks. `mask_probs` says how often a query then sees no patches but those of its
-    mask: training begins with 1 and ends with 0, so that a finished model needs no masks on the
-    way.
+    mask: published models were trained from 1 down to 0, so that they need no masks on the way;
+    here it stays what it is.
 
     Attributes:
         queries: The most segments an image can have.
@@ -271,7 +271,7 @@ class EncoderOnlyMaskTransformer(Segmenter):
     ) -> Bool[Tensor, "B 1 N N"] | None:
         """What each token sees: a query the patches of its mask, and all else everything."""
         if not self.training:
-            chance = round(chance)
+            chance = float(chance >= 0.5)
         if chance == 0:
             return None
         B, Q = masks.shape[:2]

@@ -63,7 +63,8 @@ class SegmentConfig(Config):
         readout: From features to masks.
         threshold: Of one class and a background: probability from which on a pixel is of it. Of
             objects: score from which on people are told of one; files have all. Training takes
-            what is best on the validation part.
+            what is best on the validation part. Of panoptic answers: score from which on a query
+            counts, which stays as it is.
         mask_threshold: Of objects: probability from which on a pixel belongs to one.
         max_regions: Objects kept an image, the surest first.
         min_area: Pixels that an object has at least; smaller ones are specks.
@@ -271,6 +272,9 @@ class Segment(Task[Output, Encoded]):
 
     def adapt(self, dataset: Dataset) -> Sequence[Target]:
         """Segments with the model's own class numbers; classes are matched by name.
+
+        A model that knows no background is not judged where the data say background: so ADE20K's
+        150 classes are measured, whose masks have 0 for all else.
 
         Raises:
             DataError: the data have no masks, or a class that the model does not know.

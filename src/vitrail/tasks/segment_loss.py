@@ -50,7 +50,7 @@ FOCUS = 2.0
 ITERATIONS = 5
 """Erosions of the soft skeleton: half the width of the widest thing whose middle counts."""
 BORDER = 5
-"""Pixels across a border, and twice the distance at which another border still fits."""
+"""Side of the window within which another border still fits: 2 pixels to each side."""
 
 
 def pixel_loss(
@@ -85,7 +85,9 @@ def pixel_loss(
     loss = (own * judged).flatten(1).sum(1) / pixels
     if not (config.dice or config.cldice or config.boundary):
         return loss
-    p = logs.exp() * judged[:, None]
+    # What is not finite in one image must not spread: its own loss names it.
+    judged = judged & loss.isfinite()[:, None, None]
+    p = torch.where(judged[:, None], logs.exp(), 0.0)
     wanted = torch.zeros_like(p).scatter_(1, known[:, None], 1.0) * judged[:, None]
     if background:
         p, wanted = p[:, 1:], wanted[:, 1:]

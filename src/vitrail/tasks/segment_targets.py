@@ -73,7 +73,7 @@ def mask_truths(
     semantic: bool,
     device: torch.device | str,
 ) -> list[MaskTruth]:
-    """The segments of each view one by one; crowds and void pixels are not judged.
+    """The segments of each view one by one; crowds of objects and void pixels are not judged.
 
     Args:
         targets: In pixels of the views.
@@ -97,7 +97,7 @@ def _masks(
     kept = [
         number
         for number, (label, crowd) in enumerate(zip(target.labels, crowds, strict=True), start=1)
-        if label != VOID and not crowd
+        if label != VOID and (semantic or not crowd)
     ]
     others = sorted({*range(1, len(target.labels) + 1)}.difference(kept))
     labels = [target.labels[number - 1] for number in kept]

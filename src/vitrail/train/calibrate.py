@@ -18,8 +18,8 @@ from vitrail.types import Skipped
 
 LEAST = 1e-3
 """A threshold stays so far from 0 and 1."""
-EDGES = (0.3, 0.35, 0.4, 0.45, 0.55)
-"""Probabilities, beside 0.5, at which the edges of objects are tried."""
+EDGES = (0.35, 0.4, 0.45, 0.5)
+"""Probabilities at which the edges of objects are tried, beside the one that the model has."""
 
 
 def calibrate(
@@ -51,10 +51,9 @@ def calibrate(
         case SegmentConfig() if task.binary or task.answer == "instance":
             listener("fitting the threshold on the validation part")
             found = evaluate(model, val, intervals=False)
-            model = _changed(model, task, _threshold(found))
             if task.answer == "instance":
-                model = _edged(model, val)
-            return model, found.quarantined
+                return _edged(model, val, found), found.quarantined
+            return _changed(model, task, _threshold(found)), found.quarantined
         case _:
             return model, ()
 
@@ -65,13 +64,20 @@ def _threshold(found: Evaluation) -> dict[str, float]:
     return {} if threshold is None else {"threshold": min(max(threshold, LEAST), 1 - LEAST)}
 
 
-def _edged(model: Model, val: Dataset) -> Model:
-    """The model whose objects together cover the truth best."""
+def _edged(model: Model, val: Dataset, found: Evaluation) -> Model:
+    """The model whose objects together cover the truth best, each edge with its own threshold.
+
+    The score of an object is a mean over its pixels, so that it changes with the edge.
+    """
     task = model.config.task
-    others = [_changed(model, task, {"mask_threshold": edge}) for edge in EDGES]
-    return max(
-        [model, *others], key=lambda one: evaluate(one, val, intervals=False).metrics["dice"]
-    )
+    assert isinstance(task, SegmentConfig)
+    models = [_changed(model, task, _threshold(found))]
+    for edge in EDGES:
+        if edge != task.mask_threshold:
+            other = _changed(model, task, {"mask_threshold": edge})
+            again = evaluate(other, val, intervals=False)
+            models.append(_changed(other, other.config.task, _threshold(again)))
+    return max(models, key=lambda one: evaluate(one, val, intervals=False).metrics["dice"])
 
 
 def _changed(model: Model, task: TaskConfig, changes: dict[str, float]) -> Model:

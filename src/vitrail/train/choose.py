@@ -8,11 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
+import numpy as np
+
 from vitrail.data import planted, shapes
 from vitrail.data.dataset import Dataset, Source
 from vitrail.errors import BadSampleError, DataError
 from vitrail.train.recipe import Recipe, load_recipe
-from vitrail.types import Segments
+from vitrail.types import VOID, Segments
 
 LOOK = 32
 """Images whose size is looked at."""
@@ -141,7 +143,8 @@ def typical_width(train: Dataset) -> float | None:
         except BadSampleError:
             continue
         assert isinstance(target, Segments), "data with masks"
-        mask = (target.ids > 0).any(0).numpy()
+        ours = np.array([False, *(label != VOID for label in target.labels)])
+        mask = ours[target.ids.numpy()].any(axis=0)
         length = int(skeleton(mask).sum())
         widths += [int(mask.sum()) / length] if length else []
     return median(widths) if widths else None

@@ -276,7 +276,8 @@ def pixel_weights(train: Dataset, task: Segment) -> Float[Tensor, "K"]:
     """One weight an output, the background's first where there is one, with a mean of 1.
 
     They follow from the square roots of the shares of pixels: with the shares themselves the
-    rarest pixels of a road would outweigh all others a hundred times.
+    rarest pixels of a road would outweigh all others a hundred times. A class that none of the
+    images shows which were counted weighs as much as the rarest of the others.
     """
     if task.segmenter.matched:
         raise ConfigError("class_weights: queries are matched with segments; set it to none")
@@ -291,8 +292,10 @@ def pixel_weights(train: Dataset, task: Segment) -> Float[Tensor, "K"]:
         classes = truth.classes
         counts += torch.bincount(classes[classes >= 0], minlength=len(counts))
     shares = counts / counts.sum().clamp_min(1)
-    weights = torch.where(counts > 0, shares.clamp_min(1e-9).rsqrt(), 0.0)
-    return weights / (weights * shares).sum().clamp_min(1e-9)
+    if not counts.any():
+        return torch.ones_like(counts)
+    weights = shares.clamp_min(shares[shares > 0].min()).rsqrt()
+    return weights / (weights * shares).sum()
 
 
 def sample_weights(

@@ -306,6 +306,10 @@ def _segment_config(recipe: Recipe, train: Dataset, old: TaskConfig | None) -> S
                 "segment.readout: the weights are those of a segmenter and bring their own; leave "
                 "its keys away, or take --recipe segment-fine-tune"
             )
+        for name in ("min_area", "max_regions"):
+            value = getattr(wanted, name)
+            if value != SegmentRecipe.model_fields[name].default:
+                own[name] = value
         return build(SegmentConfig, old.model_dump(mode="json") | own, source="segment")
     table = {
         "readout": wanted.readout.model_dump(),
