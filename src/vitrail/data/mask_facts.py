@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -122,7 +123,8 @@ def _overlaps(target: Segments, areas: Sequence[int]) -> tuple[tuple[tuple[int, 
         pairs, counts = np.unique(
             one[both].astype(np.int32) << 16 | other[both], return_counts=True
         )
-        for pair, shared in zip(pairs.tolist(), counts.tolist(), strict=True):
+        rows = cast("list[list[int]]", [pairs.tolist(), counts.tolist()])
+        for pair, shared in zip(*rows, strict=True):
             first, second = pair >> 16, pair & 0xFFFF
             labels = target.labels[first - 1], target.labels[second - 1]
             if VOID in labels:

@@ -51,8 +51,9 @@ def class_maps(
     _same_size(prediction, target)
     none = len(index)
     table = np.array([none if background else VOID, *target.labels], dtype=np.int16)
-    ids, *others = target.ids.numpy()
-    for layer in others:
+    layers: Int16[np.ndarray, "L H W"] = target.ids.numpy()
+    ids = layers[0]
+    for layer in layers[1:]:
         ids = np.where(ids > 0, ids, layer)
     truth = table[ids]
     answer = np.full(target.size, none, dtype=np.int16)

@@ -144,7 +144,7 @@ def typical_width(train: Dataset) -> float | None:
             continue
         assert isinstance(target, Segments), "data with masks"
         ours = np.array([False, *(label != VOID for label in target.labels)])
-        mask = ours[target.ids.numpy()].any(axis=0)
+        mask = np.asarray(ours[target.ids.numpy()].any(axis=0), dtype=np.bool_)
         length = int(skeleton(mask).sum())
         widths += [int(mask.sum()) / length] if length else []
     return median(widths) if widths else None
