@@ -313,8 +313,8 @@ THIN = Study(
             claims=CLAIMS,
             data=Given("TABLE.csv with path, mask and split, of roads or vessels"),
             recipe="segment",
-            budget="the recipe `segment`: 12,000 views of at most 256 x 256 pixels, 4 blocks of "
-            "width 128",
+            budget="3,000 views of at most 256 x 256 pixels, 4 blocks of width 128",
+            shared=("schedule.images_seen=3000", "data.views=10", _SERIAL),
         ),
     },
     run=_run,
