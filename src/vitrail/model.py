@@ -15,7 +15,14 @@ from vitrail.backbones import FAMILIES, VARIANTS, BackboneConfig, build_backbone
 from vitrail.backbones.backbone import Variant
 from vitrail.config import Config, nearest
 from vitrail.cost import count_cost
-from vitrail.data.preprocess import HALF, IMAGENET_MEAN, IMAGENET_STD, CenterCrop, Preprocess
+from vitrail.data.preprocess import (
+    HALF,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    CenterCrop,
+    Letterbox,
+    Preprocess,
+)
 from vitrail.errors import ConfigError
 from vitrail.tasks import TaskConfig, build_task
 from vitrail.tasks.classify import ClassifyConfig
@@ -72,6 +79,8 @@ class Model(nn.Module):
             pixel_mask: True where a pixel shows the image, False where it was filled up.
         """
         normalised = self.normalise(images)
+        if isinstance(self.config.preprocess.resize, Letterbox):
+            pixel_mask = None  # it learned to see what is filled up
         if pixel_mask is not None:
             normalised = normalised * pixel_mask[:, None]
         features = self.backbone(normalised)

@@ -18,6 +18,7 @@ from vitrail.data.preprocess import (
     HALF,
     CenterCrop,
     Fit,
+    Letterbox,
     Line,
     Preprocess,
     Squash,
@@ -207,6 +208,7 @@ def chequered(height: int, width: int) -> Sample:
         Squash(size=(96, 120)),
         Squash(size=(301, 199)),
         Fit(short=90, long=200, multiple=32),
+        Letterbox(side=110),
         Tiles(size=(64, 64)),
         Tiles(size=(160, 256), scale=1.3),
         Tiles(size=(32, 32), scale=0.55),
@@ -231,7 +233,9 @@ def test_masks_do_not_shift_against_their_image(rule: Any, interpolation: Any) -
     assert wrong < 0.25 * shifted.min()
 
 
-@pytest.mark.parametrize("rule", [Fit(short=40, long=90, multiple=32), Tiles(size=(64, 96))])
+@pytest.mark.parametrize(
+    "rule", [Fit(short=40, long=90, multiple=32), Tiles(size=(64, 96)), Letterbox(side=70)]
+)
 def test_filled_parts_are_void(rule: Any) -> None:
     view = Preprocess(resize=rule).view(chequered(40, 70))
     segments = view.target

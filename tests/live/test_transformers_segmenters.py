@@ -15,12 +15,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from vitrail.data.preprocess import Letterbox
 from vitrail.data.tiles import Windows
 from vitrail.explain.outputs import outputs_of
 from vitrail.masks import decode
+from vitrail.model import pixel_mask
 from vitrail.tasks.placing import placed
 from vitrail.tiling import tiled, tiled_answers
-from vitrail.types import Batch, Grid
+from vitrail.types import Batch, Grid, Sample
 from vitrail.verify import verify
 from vitrail.weights.convert import write_loaded
 from vitrail.weights.load import load_checkpoint
@@ -173,3 +175,27 @@ def test_windows_of_a_photo(transformers: ModuleType, size: Grid, tmp_path: Path
         own = decode(region.rle, size)
         label = ours.config.task.classes.index(region.label)
         assert (own != (wanted.segmentation == label).numpy()).mean() < 1e-3
+
+
+@pytest.mark.parametrize("size", [(48, 48), (70, 100), (151, 60)])
+def test_a_photo_in_a_square(transformers: ModuleType, size: Grid, tmp_path: Path) -> None:
+    """What is filled up is black, and seen."""
+    model, _ = build(transformers, 5)
+    side = model.config.image_size
+    square = {"shortest_edge": side, "longest_edge": side}
+    processor = transformers.EomtImageProcessor(size=square, do_pad=True)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    theirs = processor(images=Image.fromarray(pixels), return_tensors="pt")["pixel_values"]
+    ours = load_checkpoint(tmp_path).model()
+    image = torch.tensor(pixels).permute(2, 0, 1)
+    view = ours.config.preprocess.view(Sample("photo", image, None))
+    assert ours.config.preprocess.resize == Letterbox(side=side)
+    assert (ours.normalise(view.image[None]) - theirs).abs().max() < 1e-5
+    extents = () if view.extent is None else (view.extent,)
+    batch = Batch(("photo",), view.image[None], (None,), sizes=(size,), extents=extents)
+    with torch.no_grad():
+        found = ours(batch.images, pixel_mask(batch, torch.device("cpu")))
+        wanted = model(pixel_values=theirs).masks_queries_logits
+    assert (found.masks - wanted).abs().max() / wanted.abs().max() < LIMIT

@@ -21,7 +21,7 @@ from vitrail.data.copy_paste import copy_paste
 from vitrail.data.dataset import Dataset
 from vitrail.data.framing import mirrored, moved, show, transposed, upside_down
 from vitrail.data.mosaic import IMAGES, LEAST, mosaic
-from vitrail.data.preprocess import CenterCrop, Fit, Line, Preprocess, fill_black
+from vitrail.data.preprocess import CenterCrop, Fit, Letterbox, Line, Preprocess, fill_black
 from vitrail.errors import BadSampleError, ConfigError
 from vitrail.types import Boxes, Grid, Sample, View
 
@@ -104,7 +104,7 @@ class BoxAugment:
             view = upside_down(view)
         if config.color_jitter:
             view = _recoloured(config.color_jitter, view, rng)
-        if not isinstance(self.preprocess.resize, Fit):
+        if not isinstance(self.preprocess.resize, Fit | Letterbox):
             return view
         filled = self.preprocess.output_size(sample.image.shape[1], sample.image.shape[2])
         return View(fill_black(view.image, filled), view.target, size)

@@ -164,12 +164,36 @@ class Fit(Config):
         return _up(rows, self.multiple), _up(columns, self.multiple)
 
 
+class Letterbox(Config):
+    """Keep the aspect ratio, fit the image into a square and fill up with black, unmasked.
+
+    What is filled up is part of the picture for the model: so EoMT learned objects (Kerssies et al.
+    2025). `Fit` fills up too, but hides it.
+
+    Attributes:
+        side: Of the square.
+    """
+
+    kind: Literal["letterbox"] = "letterbox"
+    side: int = Field(gt=0)
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """Size of the image before it is filled up."""
+        return Fit(short=self.side, long=self.side).resized(height, width)
+
+    def filled(self, height: int, width: int) -> tuple[int, int]:
+        """The square."""
+        del height, width
+        return self.side, self.side
+
+
 def _up(side: int, multiple: int) -> int:
     return -(-side // multiple) * multiple
 
 
 Resize = Annotated[
-    CenterCrop | Squash | TokenBudget | Line | Fit | Tiles | Windows, Field(discriminator="kind")
+    CenterCrop | Squash | TokenBudget | Line | Fit | Letterbox | Tiles | Windows,
+    Field(discriminator="kind"),
 ]
 
 
@@ -201,7 +225,7 @@ class Preprocess(Config):
         match self.resize:
             case CenterCrop(size=size):
                 return size
-            case Line() | Fit() | Tiles() as rule:
+            case Line() | Fit() | Letterbox() | Tiles() as rule:
                 return rule.filled(height, width)
             case rule:
                 return rule.resized(height, width)
@@ -220,7 +244,7 @@ class Preprocess(Config):
         image = self.scale(image, resized)
         if isinstance(self.resize, Line):
             return _fill(image, self.resize.filled(height, width)[1])
-        if isinstance(self.resize, Fit | Tiles):
+        if isinstance(self.resize, Fit | Letterbox | Tiles):
             return fill_black(image, self.resize.filled(height, width))
         return _center(image, self.output_size(height, width))
 
@@ -231,7 +255,7 @@ class Preprocess(Config):
         """
         image = self.prepare(sample.image)
         extent = None
-        if isinstance(self.resize, Fit | Tiles):
+        if isinstance(self.resize, Fit | Letterbox | Tiles):
             extent = self.resize.resized(sample.image.shape[1], sample.image.shape[2])
         filled = image.shape[1], image.shape[2]
         return View(image, self._laid(sample.target, extent or filled, filled), extent)

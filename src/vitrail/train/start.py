@@ -17,7 +17,7 @@ from vitrail.backbones.swin import SwinV2Config
 from vitrail.backbones.vit import ViTConfig
 from vitrail.config import build, merge
 from vitrail.data.dataset import Dataset, Source
-from vitrail.data.preprocess import CenterCrop, Fit, Line, Resize, Squash
+from vitrail.data.preprocess import CenterCrop, Fit, Letterbox, Line, Resize, Squash
 from vitrail.data.tiles import Tiles, Windows
 from vitrail.errors import CheckpointError, ConfigError, UserError
 from vitrail.model import Model, ModelConfig, model_config
@@ -253,6 +253,9 @@ def _windows(old: Windows, wanted: ModelRecipe, size: tuple[int, int]) -> Resize
 
 def _whole(old: Resize, size: tuple[int, int], wanted: ModelRecipe) -> Resize:
     """A rule that keeps all of the image, since objects lie at its edges too."""
+    if isinstance(old, Letterbox) and wanted.resize is None:
+        side = old.side if wanted.image_size is None else max(size)
+        return Letterbox(side=side)
     if wanted.resize == "fit" or (wanted.resize is None and isinstance(old, Fit)):
         if wanted.image_size is None and isinstance(old, Fit):
             return old.model_copy(update={"multiple": max(old.multiple, FILLED)})

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from tiny import randomise
 from vitrail.backbones.vit import Learned1dConfig, PatchStemConfig, ViTConfig
-from vitrail.data.preprocess import Fit, Preprocess, Squash
+from vitrail.data.preprocess import Fit, Letterbox, Preprocess, Squash
 from vitrail.data.tiles import Windows
 from vitrail.errors import CheckpointError
 from vitrail.explain.layers import attention_layers
@@ -23,7 +23,7 @@ from vitrail.weights.convert import loaded_from, write_loaded
 from vitrail.weights.load import Loaded, load_checkpoint
 from vitrail.weights.reader import Given
 
-SQUARE = Fit(short=16, long=16, multiple=16)
+SQUARE = Letterbox(side=16)
 BLOCKS: dict[str, Any] = {"heads": 2, "mlp_ratio": 2.0, "layer_scale": 1.0}
 
 
@@ -101,9 +101,9 @@ def test_gates_of_transformers_4_are_one_matrix(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("processor", "count", "answer", "rule"),
     [
-        ({"do_pad": True}, 2, "instance", Fit(short=640, long=640, multiple=640)),
-        ({"do_pad": True}, 80, "instance", Fit(short=640, long=640, multiple=640)),
-        ({"do_pad": True}, 133, "panoptic", Fit(short=640, long=640, multiple=640)),
+        ({"do_pad": True}, 2, "instance", Letterbox(side=640)),
+        ({"do_pad": True}, 80, "instance", Letterbox(side=640)),
+        ({"do_pad": True}, 133, "panoptic", Letterbox(side=640)),
         (
             {"do_split_image": True, "size": {"shortest_edge": 512, "longest_edge": None}},
             150,
@@ -114,7 +114,11 @@ def test_gates_of_transformers_4_are_one_matrix(tmp_path: Path) -> None:
     ],
 )
 def test_the_processor_tells_what_is_answered(
-    processor: dict[str, Any], count: int, answer: str, rule: Fit | Windows | None, tmp_path: Path
+    processor: dict[str, Any],
+    count: int,
+    answer: str,
+    rule: Fit | Letterbox | Windows | None,
+    tmp_path: Path,
 ) -> None:
     classes = tuple(f"class {i}" for i in range(count))
     write_loaded(tiny_eomt(task={"classes": classes}), "hf", tmp_path / "out")
@@ -197,7 +201,7 @@ def test_others_are_not_written(tmp_path: Path) -> None:
         "mlp_ratio 2.25": tiny_eomt(task={"readout": {"mlp_ratio": 2.25}}, mlp_ratio=2.25),
         "images of 16 x 24": tiny_eomt(image_size=(16, 24)),
         "no resize rule 'squash'": tiny_eomt(Squash(size=(16, 16))),
-        "fills up to a square": tiny_eomt(Fit(short=16, long=32, multiple=32)),
+        "masks nothing that is filled up": tiny_eomt(Fit(short=16, long=32, multiple=32)),
     }
     for reason, loaded in wrong.items():
         with pytest.raises(CheckpointError, match=reason):

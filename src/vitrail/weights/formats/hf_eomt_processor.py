@@ -2,7 +2,7 @@
 
 Images keep their aspect ratio. For semantic answers the short side has a length and the long one
 is cut into square windows: our `Windows`. For objects all of the image lies in a square, filled up
-with black: our `Fit`, which masks what was filled.
+with black: our `Letterbox`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from vitrail.config import build
-from vitrail.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, Fit, Preprocess
+from vitrail.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, Fit, Letterbox, Preprocess
 from vitrail.data.tiles import Windows
 from vitrail.weights.formats.hf_processor import check_colours, colours, colours_json, resampling
 from vitrail.weights.formats.hf_settings import Settings
@@ -43,7 +43,7 @@ def read_eomt_processor(settings: Settings, patch: int) -> tuple[Preprocess, tup
     return build(Preprocess, table, source=settings.source), note
 
 
-def _resize(settings: Settings, patch: int) -> tuple[Fit | Windows, tuple[str, ...]]:
+def _resize(settings: Settings, patch: int) -> tuple[Fit | Letterbox | Windows, tuple[str, ...]]:
     size = settings.table.get("size")
     if not isinstance(size, Mapping):
         inner = Settings(settings.source, {"shortest_edge": settings.whole("size", SIDE)})
@@ -54,23 +54,27 @@ def _resize(settings: Settings, patch: int) -> tuple[Fit | Windows, tuple[str, .
         inner.insist("longest_edge", wanted=None, why="windows are cut along the whole long side")
         return Windows(side=short), ()
     long = inner.whole("longest_edge", short)
-    note = "what is filled up is masked; the processor fills with black pixels that the model sees"
-    return Fit(short=short, long=long, multiple=long if short == long else patch), (note,)
+    if short == long:
+        return Letterbox(side=short), ()
+    note = "images are filled up to whole patches, which is masked; the processor fills nothing up"
+    return Fit(short=short, long=long, multiple=patch), (note,)
 
 
 def check_eomt_processor(preprocess: Preprocess, patch: int) -> str:
     """Why the processor cannot do this, or an empty string."""
     match preprocess.resize:
-        case Fit(cut_to=1, short=short, long=long, multiple=multiple) if multiple == patch or (
-            short == long == multiple
+        case Fit(cut_to=1, short=short, long=long, multiple=multiple) if (
+            multiple == patch and short != long
         ):
+            return check_colours(preprocess)
+        case Letterbox():
             return check_colours(preprocess)
         case Windows(short=None, stride=None):
             return check_colours(preprocess)
         case Windows():
             return "its processor cuts as few windows as cover the image, of its short side"
         case Fit():
-            return f"its processor fills up to a square, or to whole patches of {patch} pixels"
+            return "its processor masks nothing that is filled up; take a letterbox"
         case rule:
             return f"its processor keeps the aspect ratio; it has no resize rule '{rule.kind}'"
 
@@ -78,13 +82,18 @@ def check_eomt_processor(preprocess: Preprocess, patch: int) -> str:
 def eomt_processor_json(preprocess: Preprocess) -> dict[str, Any]:
     """`preprocessor_config.json` for what `check_eomt_processor` lets pass."""
     rule = preprocess.resize
-    assert isinstance(rule, Fit | Windows), "`check_eomt_processor` comes first"
-    windows = isinstance(rule, Windows)
-    short, long = (rule.side, None) if windows else (rule.short, rule.long)
+    match rule:
+        case Windows(side=short):
+            long = None
+        case Letterbox(side=short):
+            long = short
+        case _:
+            assert isinstance(rule, Fit), "`check_eomt_processor` comes first"
+            short, long = rule.short, rule.long
     return {
         **colours_json(preprocess),
-        "do_pad": short == long,
-        "do_split_image": windows,
+        "do_pad": isinstance(rule, Letterbox),
+        "do_split_image": isinstance(rule, Windows),
         "image_processor_type": "EomtImageProcessor",
         "size": {"shortest_edge": short, "longest_edge": long},
     }
