@@ -123,8 +123,10 @@ def _overlaps(target: Segments, areas: Sequence[int]) -> tuple[tuple[tuple[int, 
         pairs, counts = np.unique(
             one[both].astype(np.int32) << 16 | other[both], return_counts=True
         )
-        rows = cast("list[list[int]]", [pairs.tolist(), counts.tolist()])
-        for pair, shared in zip(*rows, strict=True):
+        rows = cast(
+            "list[tuple[int, int]]", list(zip(pairs.tolist(), counts.tolist(), strict=True))
+        )
+        for pair, shared in rows:
             first, second = pair >> 16, pair & 0xFFFF
             labels = target.labels[first - 1], target.labels[second - 1]
             if VOID in labels:

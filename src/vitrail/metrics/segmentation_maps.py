@@ -51,11 +51,10 @@ def class_maps(
     _same_size(prediction, target)
     none = len(index)
     table = np.array([none if background else VOID, *target.labels], dtype=np.int16)
-    layers: Int16[np.ndarray, "L H W"] = target.ids.numpy()
-    ids = layers[0]
-    for layer in layers[1:]:
-        ids = np.where(ids > 0, ids, layer)
-    truth = table[ids]
+    last, *others = target.ids.numpy()[::-1]
+    truth = table[last]
+    for layer in others:
+        truth = np.where(layer > 0, table[layer], truth)
     answer = np.full(target.size, none, dtype=np.int16)
     for region in prediction.regions:
         answer[decode(region.rle, target.size)] = index[region.label]
