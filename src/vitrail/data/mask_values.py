@@ -62,7 +62,7 @@ class FileMask(Drawing):
         if self.kind.cut is None and is_lossy(data):
             raise MaskValueError(smeared(self.path))
         if self.kind.cut is not None:
-            if values.max() == 1:
+            if values.max() == 1 and not is_lossy(data):  # noise of JPEG is no foreground
                 raise MaskValueError(
                     f"the mask {self.path} has 1 for foreground, the others 255; write 255"
                 )
