@@ -15,10 +15,11 @@ import torch
 
 from vitrail import masks
 from vitrail.data.dataset import Dataset, Subset
-from vitrail.data.loader import Auto, Loader, Workers
+from vitrail.data.loader import Loader
 from vitrail.data.open import open_images, open_labelled
 from vitrail.data.order import Sequential
 from vitrail.data.tiles import Tiles, Windows
+from vitrail.data.workers import Auto, Workers, workers_for
 from vitrail.errors import DataError, UserError
 from vitrail.model import Model, pixel_mask
 from vitrail.tasks.detect import DetectConfig
@@ -164,7 +165,7 @@ def predict(
         batch_size=batch_size,
         order=Sequential(),
         seed=0,
-        workers=workers or Auto(),
+        workers=workers_for(workers or Auto(), next(model.parameters()).device),
         drop_last=False,
         strict=False,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import threading
 from collections.abc import Iterable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,17 +14,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from vitrail.data import loader as loader_module
+from vitrail.data import workers as workers_module
 from vitrail.data.augment import Affine, Augment, AugmentConfig
 from vitrail.data.dataset import Dataset
 from vitrail.data.loader import Loader, Transform, on_image
 from vitrail.data.order import Order, Sequential, Shuffled
 from vitrail.data.preprocess import Preprocess, Squash, TokenBudget
 from vitrail.data.rand_augment import RandAugment
-from vitrail.data.workers import Auto, Processes, Serial, Threads, Workers
+from vitrail.data.workers import (
+    Auto,
+    Choice,
+    Processes,
+    Serial,
+    SharedCores,
+    Threads,
+    Workers,
+    workers_for,
+)
 from vitrail.errors import BadSampleError
 from vitrail.types import Batch, Sample
 
-EVERY = (Serial(), Threads(2), Processes(2), Auto())
+EVERY = (Serial(), Threads(2), Processes(2), Auto(), SharedCores())
 SQUARE = Preprocess(resize=Squash(size=(12, 12)))
 AUGMENT = on_image(
     Augment(
@@ -62,7 +74,7 @@ class Noise(Dataset):
 
 def loader(
     dataset: Dataset,
-    workers: Workers = Serial(),  # noqa: B008 a frozen value
+    workers: Workers | SharedCores = Serial(),  # noqa: B008 a frozen value
     transform: Transform = AUGMENT,
     order: Order = Shuffled(),  # noqa: B008
     *,
@@ -74,6 +86,11 @@ def loader(
         dataset, transform, batch_size=batch_size, order=order, seed=5, workers=workers,
         drop_last=drop_last, strict=strict,
     )  # fmt: skip
+
+
+def as_it_is(image: Tensor, rng: np.random.Generator) -> Tensor:
+    del rng
+    return image
 
 
 def same(a: list[Batch], b: list[Batch]) -> bool:
@@ -93,7 +110,7 @@ def nobody_is_left() -> bool:
 
 @pytest.mark.parametrize("workers", EVERY[1:], ids=repr)
 @pytest.mark.parametrize("order", [Shuffled(), Shuffled(3), Sequential()], ids=repr)
-def test_batches_do_not_depend_on_the_workers(workers: Workers, order: Order) -> None:
+def test_batches_do_not_depend_on_the_workers(workers: Workers | SharedCores, order: Order) -> None:
     data = Noise(18, bad={2, 7}, sides=2)
     wanted = list(loader(data, order=order).epoch(1))
     assert same(wanted, list(loader(data, workers, order=order).epoch(1)))
@@ -136,7 +153,7 @@ def test_batches_are_contiguous_bytes() -> None:
 
 
 @pytest.mark.parametrize("workers", EVERY, ids=repr)
-def test_bad_samples_are_left_out_and_named(workers: Workers) -> None:
+def test_bad_samples_are_left_out_and_named(workers: Workers | SharedCores) -> None:
     source = loader(Noise(8, bad={1, 4, 5, 6, 7}), workers, order=Sequential())
     first, second = source.epoch(0)
     assert first.ids == ("train/0.png", "train/2.png", "train/3.png")
@@ -148,7 +165,7 @@ def test_bad_samples_are_left_out_and_named(workers: Workers) -> None:
 
 
 @pytest.mark.parametrize("workers", EVERY, ids=repr)
-def test_strict_names_the_file(workers: Workers) -> None:
+def test_strict_names_the_file(workers: Workers | SharedCores) -> None:
     source = loader(Noise(40, bad={9}), workers, order=Sequential(), strict=True)
     with pytest.raises(BadSampleError, match=r"train/9\.png: cut off"):
         list(source.epoch(0))
@@ -156,7 +173,7 @@ def test_strict_names_the_file(workers: Workers) -> None:
 
 
 @pytest.mark.parametrize("workers", EVERY[:3], ids=repr)
-def test_a_bug_names_the_sample(workers: Workers) -> None:
+def test_a_bug_names_the_sample(workers: Workers | SharedCores) -> None:
     source = loader(Noise(8, bug=6), workers, order=Sequential())
     with pytest.raises(RuntimeError, match="a bug") as caught:
         list(source.epoch(0))
@@ -166,7 +183,7 @@ def test_a_bug_names_the_sample(workers: Workers) -> None:
 
 
 @pytest.mark.parametrize("workers", EVERY[:3], ids=repr)
-def test_leaving_early_leaves_nobody_behind(workers: Workers) -> None:
+def test_leaving_early_leaves_nobody_behind(workers: Workers | SharedCores) -> None:
     for step, _ in enumerate(loader(Noise(400), workers).epoch(0)):
         if step == 2:
             break
@@ -191,5 +208,45 @@ def test_the_choice_is_told() -> None:
     asked = loader(Noise(4), Threads(2))
     assert (asked.chosen, asked.why) == (Threads(2), "as asked")
     measured = loader(Noise(4, bad={0}), Auto())
+    assert measured.why is None
     assert isinstance(measured.chosen, Serial | Threads | Processes)
     assert measured.why
+
+
+@pytest.mark.parametrize(("use", "wanted"), [(5.1, Serial()), (4.9, Threads(2))])
+def test_on_shared_cores_the_first_batches_decide(
+    use: float, wanted: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cheap beside their use, samples stay with this thread; dear ones are measured as ever."""
+    now = 0.0
+
+    def dear(image: Tensor, rng: np.random.Generator) -> Tensor:
+        nonlocal now
+        del rng
+        now += 0.25  # a batch of four takes a second
+        return image
+
+    measured = Choice(Threads(2), "measured")
+    monkeypatch.setattr(workers_module, "choose", lambda prepare, count: measured)
+    monkeypatch.setattr(loader_module, "time", SimpleNamespace(perf_counter=lambda: now))
+    given = loader(Noise(40), SharedCores(), transform=on_image(dear))
+    seen: list[Batch] = []
+    for batch in given.epoch(0):
+        assert (given.why is None) == (len(seen) < 4)
+        # The first batch warms everything up, whatever that takes.
+        now += use if seen else 0.0
+        seen.append(batch)
+    assert given.chosen == wanted
+    assert same(seen, list(loader(Noise(40), transform=on_image(as_it_is)).epoch(0)))
+
+
+def test_too_few_batches_decide_nothing() -> None:
+    given = loader(Noise(3), SharedCores())
+    assert len(list(given.epoch(0))) == 1
+    assert isinstance(given.chosen, Serial | Threads | Processes)
+
+
+def test_auto_shares_the_cores_of_a_model_on_the_cpu() -> None:
+    assert workers_for(Auto(), torch.device("cpu")) == SharedCores()
+    assert workers_for(Auto(), torch.device("cuda")) == Auto()
+    assert workers_for(Threads(3), torch.device("cpu")) == Threads(3)

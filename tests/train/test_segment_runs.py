@@ -32,10 +32,10 @@ from vitrail.train import run as run_module
 from vitrail.train.carry import carry
 from vitrail.train.loop import selection_metric
 from vitrail.train.objective import pixel_weights
-from vitrail.train.recipe import load_recipe
+from vitrail.train.recipe import Recipe, load_recipe
 from vitrail.train.run import Progress, TrainResult, train
 from vitrail.train.start import run_model_config
-from vitrail.types import Segmentation
+from vitrail.types import Batch, Segmentation, Segments
 from vitrail.weights.modelfile import load_model
 from vitrail.weights.origin import Origin
 
@@ -339,3 +339,23 @@ def test_a_head_for_patches_of_another_size_is_new() -> None:
     backbone = tiny_config(image_size=SIZE, stem=PatchStemConfig(patch_size=8))
     rows = carry(origin_of(old), Model(old.config.model_copy(update={"backbone": backbone})))
     assert rows[-1].done == "new: the head is made for patches of another size"
+
+
+@pytest.mark.parametrize("readout", ["matched queries", "eomt"])
+def test_masks_are_judged_in_full_precision(readout: str) -> None:
+    """Under autocast a product of float32 numbers would be one of 8 bits, a mask's loss with it."""
+    model = tiny_segmenter(readout, answer="instance").train()
+    squares = torch.zeros((2, 1, *SIZE), dtype=torch.int16)
+    squares[0, 0, 4:20, 6:30], squares[1, 0, 9:28, 2:20] = 1, 2
+    targets = (Segments(squares[0], (0,)), Segments(squares[1], (1, 0)))
+    images = torch.stack([photo(seed, *SIZE) for seed in range(2)])
+    data = SegmentList(list(images), targets, kind="instance")
+    assert isinstance(model.task, Segment)
+    judge = objective.SegmentObjective(model, model.task, data, Recipe())
+    output = model(images)
+    judge.forward = lambda *_: output
+    batch, rng = Batch(("a", "b"), images, targets), np.random.default_rng(0)
+    wanted, _ = judge(images, batch, rng)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, _ = judge(images, batch, rng)
+    assert torch.equal(found, wanted)

@@ -1,4 +1,4 @@
-"""What can be wrong with boxes, and with the files that hold them."""
+"""What can be wrong with boxes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from vitrail.data.boxes import BoxFiles, shown
-from vitrail.data.dataset import Dataset, Source, Subset
+from vitrail.data.dataset import Source
 from vitrail.data.findings import Example, Finding, Seen, finding, many
-from vitrail.types import Box, Boxes, Skipped
+from vitrail.data.label_findings import example, file_findings, label_files, similar_names
+from vitrail.types import Box, Boxes
 
 TINY = 2.0
 """Pixels of a side below which nobody can say what a box holds."""
@@ -28,7 +29,7 @@ def box_findings(source: Source, seen: Sequence[Seen]) -> Iterable[Finding]:
         seen: The samples that could be read.
     """
     parts = list(source.splits.values())
-    dropped = [_example(label) for part in parts for label in part.dropped]
+    dropped = [example(label) for part in parts for label in part.dropped]
     yield from finding(
         "unusable-box",
         "warning",
@@ -47,8 +48,17 @@ def box_findings(source: Source, seen: Sequence[Seen]) -> Iterable[Finding]:
     yield from _huge(images)
     yield from _wrong_sizes(source, seen)
     yield from similar_names(parts[0].classes)
-    for files in _files(parts):
-        yield from _file_findings(files)
+    files = [each for each in label_files(parts) if isinstance(each, BoxFiles)]
+    clipped = [example(label) for each in files for label in each.clipped]
+    yield from finding(
+        "clipped-box",
+        "warning",
+        f"{many(len(clipped), 'box')} that reach out of their image and are cut off at its edge: "
+        "look whether they belong to it.",
+        clipped,
+    )
+    for each in files:
+        yield from file_findings(each, "label")
 
 
 Image = tuple[str, Sequence[str], Boxes]
@@ -131,67 +141,6 @@ def _wrong_sizes(source: Source, seen: Sequence[Seen]) -> Iterable[Finding]:
         "elsewhere: label the images as they are.",
         cases,
     )
-
-
-def similar_names(classes: Sequence[str]) -> Iterable[Finding]:
-    """Names that differ in case and spaces alone."""
-    groups: defaultdict[str, list[str]] = defaultdict(list)
-    for name in classes:
-        groups["".join(name.casefold().split())].append(name)
-    alike = [" and ".join(f"'{n}'" for n in names) for names in groups.values() if len(names) > 1]
-    yield from finding(
-        "similar-names",
-        "error",
-        f"{many(len(alike), 'class')} under names that differ only by case or space, which are "
-        "learned as different ones: write each in one way.",
-        [Example(ids=(), note=names) for names in alike],
-    )
-
-
-def _files(parts: Iterable[Dataset]) -> Iterable[BoxFiles]:
-    """The data sets of files that the splits were cut out of, each once."""
-    found: dict[int, BoxFiles] = {}
-    for part in parts:
-        whole = part
-        while isinstance(whole, Subset):
-            whole = whole.dataset
-        if isinstance(whole, BoxFiles):
-            found[id(whole)] = whole
-    return found.values()
-
-
-def _file_findings(files: BoxFiles) -> Iterable[Finding]:
-    clipped = [_example(label) for label in files.clipped]
-    yield from finding(
-        "clipped-box",
-        "warning",
-        f"{many(len(clipped), 'box')} that reach out of their image and are cut off at its edge: "
-        "look whether they belong to it.",
-        clipped,
-    )
-    unlabelled = [Example(ids=(path,)) for path in files.unlabelled]
-    known = set(files.ids)
-    used = sum(path in known for path in files.unlabelled)
-    what = "count as images without objects" if used else "are left out"
-    yield from finding(
-        "unlabelled-image",
-        "warning",
-        f"{many(len(unlabelled), 'image file')} without a label, which {what}: label them, or "
-        "move them away.",
-        unlabelled,
-    )
-    unmatched = [_example(label) for label in files.unmatched]
-    yield from finding(
-        "label-without-image",
-        "warning",
-        f"{many(len(unmatched), 'label')} without an image, which are left out: add the images or "
-        "delete the labels.",
-        unmatched,
-    )
-
-
-def _example(label: Skipped) -> Example:
-    return Example(ids=(label.id,), note=label.reason)
 
 
 def _sides(box: Box) -> tuple[float, float]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator
+import time
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -19,9 +20,11 @@ from vitrail.data.workers import (
     Choice,
     Processes,
     Serial,
+    SharedCores,
     Threads,
     Workers,
     choose,
+    choose_beside,
     run,
 )
 from vitrail.errors import BadSampleError
@@ -79,7 +82,7 @@ class Loader:
         batch_size: int,
         order: Order,
         seed: int,
-        workers: Workers,
+        workers: Workers | SharedCores,
         drop_last: bool,
         strict: bool,
     ) -> None:
@@ -88,17 +91,22 @@ class Loader:
         self.order, self.seed, self.strict = order, seed, strict
         full, rest = divmod(len(dataset), batch_size)
         self.steps = full + (rest > 0 and not drop_last)
-        self._choice = None if isinstance(workers, Auto) else Choice(workers, "as asked")
+        self._beside = isinstance(workers, SharedCores)
+        self._choice = (
+            None if isinstance(workers, Auto | SharedCores) else Choice(workers, "as asked")
+        )
 
     @property
     def chosen(self) -> Serial | Threads | Processes:
-        """Who prepares the batches; with `Auto` the first look measures it."""
-        return self._decide().workers
+        """Who prepares the batches; if nothing told so before, the first look measures it."""
+        if self._choice is None:
+            self._choice = choose(self._probe, len(self.dataset))
+        return self._choice.workers
 
     @property
-    def why(self) -> str:
-        """The reason for that choice, for people."""
-        return self._decide().why
+    def why(self) -> str | None:
+        """The reason for that choice, for people; None before it is made."""
+        return None if self._choice is None else self._choice.why
 
     def epoch(self, epoch: int, start: int = 0) -> Generator[Batch, None, None]:
         """The batches of one epoch.
@@ -118,6 +126,9 @@ class Loader:
             _Job(epoch, tuple(picks[step * size : (step + 1) * size]))
             for step in range(start, self.steps)
         ]
+        if self._beside and self._choice is None:
+            first, jobs = jobs[:_WATCHED], jobs[_WATCHED:]
+            yield from self._watch(first)
         results = run(self._load, jobs, self.chosen)
         try:
             for batches in results:
@@ -125,10 +136,18 @@ class Loader:
         finally:
             results.close()
 
-    def _decide(self) -> Choice:
-        if self._choice is None:
-            self._choice = choose(self._probe, len(self.dataset))
-        return self._choice
+    def _watch(self, jobs: Sequence[_Job]) -> Generator[Batch, None, None]:
+        """Prepare batches in this thread; what that costs beside their use decides for the rest."""
+        never, own, use = threading.Event(), 0.0, 0.0
+        for number, job in enumerate(jobs):
+            start = time.perf_counter()
+            batches = self._load(job, never)
+            ready = time.perf_counter()
+            yield from batches
+            if number > 0:  # the first batch finds everything cold
+                own, use = own + ready - start, use + time.perf_counter() - ready
+        if use > 0:
+            self._choice = choose_beside(own / use, self._probe, len(self.dataset))
 
     def _load(self, job: _Job, stop: threading.Event) -> list[Batch]:
         """Prepare one planned batch; several batches if sizes differ, never none."""
@@ -168,6 +187,8 @@ class Loader:
         with suppress(BadSampleError):
             self._prepare(index, epoch=0, repeat=0)
 
+
+_WATCHED = 4
 
 _EMPTY = Batch((), torch.empty((0, 3, 0, 0), dtype=torch.uint8), ())
 

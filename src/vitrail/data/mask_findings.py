@@ -1,17 +1,15 @@
-"""What can be wrong with masks, and with the files that hold them."""
+"""What can be wrong with masks."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from vitrail.data.box_findings import similar_names
 from vitrail.data.class_balance import SplitCounts
-from vitrail.data.dataset import Dataset, Source, Subset
+from vitrail.data.dataset import Dataset, Source
 from vitrail.data.findings import Example, Finding, Seen, faulty, finding, many
+from vitrail.data.label_findings import example, file_findings, label_files, similar_names
 from vitrail.data.mask_facts import COVERED, MANY_PARTS, SPECK, MaskFacts
-from vitrail.data.segments import MaskFiles
-from vitrail.types import Skipped
 
 RARE = 0.001
 """Share of the pixels of train under which a class is easily lost."""
@@ -233,7 +231,7 @@ def _rare(train: SplitCounts) -> Iterable[Finding]:
 
 def _file_findings(source: Source) -> Iterable[Finding]:
     parts = list(source.splits.values())
-    dropped = [_example(label) for part in parts for label in part.dropped]
+    dropped = [example(label) for part in parts for label in part.dropped]
     yield from finding(
         "unusable-object",
         "warning",
@@ -241,39 +239,5 @@ def _file_findings(source: Source) -> Iterable[Finding]:
         "delete them.",
         dropped,
     )
-    for files in _files(parts):
-        unlabelled = [Example(ids=(path,)) for path in files.unlabelled]
-        known = set(files.ids)
-        used = any(path in known for path in files.unlabelled)
-        what = "count as images without objects" if used else "are left out"
-        yield from finding(
-            "unlabelled-image",
-            "warning",
-            f"{many(len(unlabelled), 'image file')} without a mask, which {what}: label them, or "
-            "move them away.",
-            unlabelled,
-        )
-        unmatched = [_example(label) for label in files.unmatched]
-        yield from finding(
-            "label-without-image",
-            "warning",
-            f"{many(len(unmatched), 'mask')} without an image, which are left out: add the images "
-            "or delete the masks.",
-            unmatched,
-        )
-
-
-def _files(parts: Iterable[Dataset]) -> Iterable[MaskFiles]:
-    """The data sets of files that the splits were cut out of, each once."""
-    found: dict[int, MaskFiles] = {}
-    for part in parts:
-        whole = part
-        while isinstance(whole, Subset):
-            whole = whole.dataset
-        if isinstance(whole, MaskFiles):
-            found[id(whole)] = whole
-    return found.values()
-
-
-def _example(label: Skipped) -> Example:
-    return Example(ids=(label.id,), note=label.reason)
+    for files in label_files(parts):
+        yield from file_findings(files, "mask")

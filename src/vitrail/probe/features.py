@@ -20,8 +20,9 @@ from torch import Tensor
 
 from vitrail.backbones.backbone import Backbone
 from vitrail.data.dataset import Dataset, Source, Subset
-from vitrail.data.loader import Loader, Workers, on_image
+from vitrail.data.loader import Loader, on_image
 from vitrail.data.order import Sequential
+from vitrail.data.workers import Workers, workers_for
 from vitrail.errors import BadSampleError, DataError, ModelFileError
 from vitrail.model import Model
 from vitrail.types import Skipped
@@ -145,6 +146,7 @@ def _extract(
     dataset: Dataset, extraction: Extraction, done: int, total: int
 ) -> tuple[Part, list[Skipped]]:
     model, preprocess = extraction.model.eval(), extraction.model.config.preprocess
+    device = next(model.parameters()).device
 
     def prepare(image: Tensor, rng: np.random.Generator) -> Tensor:
         del rng
@@ -156,11 +158,10 @@ def _extract(
         batch_size=extraction.batch_size,
         order=Sequential(),
         seed=0,
-        workers=extraction.workers,
+        workers=workers_for(extraction.workers, device),
         drop_last=False,
         strict=False,
     )
-    device = next(model.parameters()).device
     own: list[Tensor] = []
     random: list[Tensor] = []
     labels: list[int] = []

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vitrail.tasks.detect_loss import NO_OBJECT, layer_loss
-from vitrail.tasks.matching import Truth, assign
+from vitrail.tasks.matching import Matches, Truth, assign
 from vitrail.tasks.segmenters import boxed_masks
 from vitrail.types import MaskQueries, MaskVectors
 
@@ -59,28 +59,40 @@ def boxed_loss(
         stride: Pixels a cell of the embedding.
     """
     told = [one.truth for one in truths]
-    shares = [_shares(one, stride) for one in truths]
     total = output.pixels.new_zeros(len(truths), dtype=torch.float32)
-    for found, vectors, boxes in zip(output.found, output.vectors, output.places, strict=True):
-        losses, pairs = layer_loss(found, told, groups, softmax=False)
+    pairs: list[Matches] = []
+    for found in output.found:
+        losses, matched = layer_loss(found, told, groups, softmax=False)
         total = total + losses
-        for image, (wanted, judged) in enumerate(shares):
-            own = pairs.images == image
-            if not len(wanted):
-                continue
-            queries, objects = pairs.queries[own], pairs.objects[own]
-            masks = boxed_masks(
-                vectors[image, queries][None].float(),
-                boxes[image, queries][None].float(),
-                output.pixels[image][None].float(),
-            )[0]
-            masks = masks + output.foreground[image].float()
-            cost = _mask_costs(masks, wanted[objects], judged)
-            weighed = BOXED_MASK_WEIGHT * cost[0] + BOXED_DICE_WEIGHT * cost[1]
-            total = total.index_add(0, pairs.images[own][:1], weighed.sum()[None])
+        pairs.append(matched)
+    # Image by image: a slice of a batch would have a gradient of the size of the whole batch.
+    vectors = torch.stack(output.vectors, dim=1).float().unbind()
+    boxes = torch.stack(output.places, dim=1).float().unbind()
+    pixels, foreground = output.pixels.float().unbind(), output.foreground.float().unbind()
+    costs: list[Tensor] = []
+    for image, truth in enumerate(truths):
+        layers, queries, objects = _pairs_of(image, pairs)
+        masks = boxed_masks(
+            vectors[image][layers, queries][None],
+            boxes[image][layers, queries][None],
+            pixels[image][None],
+        )[0]
+        wanted, judged = _shares(truth, stride)
+        entropy, overlap = _mask_costs(masks + foreground[image], wanted[objects], judged)
+        costs.append((BOXED_MASK_WEIGHT * entropy + BOXED_DICE_WEIGHT * overlap).sum())
+    total = total + torch.stack(costs)
     if output.proposals is not None:
         total = total + layer_loss(output.proposals, told, groups, softmax=False)[0]
     return total * len(truths) / (max(sum(len(one.labels) for one in told), 1) * groups)
+
+
+def _pairs_of(image: int, pairs: Sequence[Matches]) -> tuple[Tensor, Tensor, Tensor]:
+    """Layer, query and object of each pair of one image, of all layers."""
+    own = [layer.images == image for layer in pairs]
+    queries = [layer.queries[mine] for layer, mine in zip(pairs, own, strict=True)]
+    objects = [layer.objects[mine] for layer, mine in zip(pairs, own, strict=True)]
+    layers = [torch.full_like(each, number) for number, each in enumerate(queries)]
+    return torch.cat(layers), torch.cat(queries), torch.cat(objects)
 
 
 def foreground_loss(
@@ -181,12 +193,13 @@ def _mask_costs(
     masks: Float[Tensor, "M h w"], wanted: Float[Tensor, "M h w"], judged: Float[Tensor, "h w"]
 ) -> tuple[Float[Tensor, "M"], Float[Tensor, "M"]]:
     """Cross-entropy of each mask, for as many pixels as its segment has twice, and 1 - Dice."""
-    entropy = F.binary_cross_entropy_with_logits(masks, wanted, reduction="none") * judged
-    p, true = masks.sigmoid(), wanted * judged
-    area = true.flatten(1).sum(1)
-    found = (p * judged).flatten(1).sum(1)
-    overlap = (2 * (p * true).flatten(1).sum(1) + 1) / (found + area + 1)
-    return entropy.flatten(1).sum(1) / (2 * area + 1), 1 - overlap
+    seen, true = judged.flatten(), (wanted * judged).flatten(1)
+    flat, area = masks.flatten(1), true.sum(1)
+    # Cross-entropy of a logit x with a share y is softplus(x) - x * y.
+    entropy = F.softplus(flat) @ seen - (flat * true).sum(1)
+    p = flat.sigmoid()
+    overlap = (2 * (p * true).sum(1) + 1) / (p @ seen + area + 1)
+    return entropy / (2 * area + 1), 1 - overlap
 
 
 def _shares(truth: MaskTruth, stride: int) -> tuple[Float[Tensor, "T h w"], Float[Tensor, "h w"]]:

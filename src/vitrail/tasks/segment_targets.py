@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -94,12 +95,13 @@ def _masks(
     assert isinstance(target, Segments), "a segmenter learns from segments"
     ids = target.ids.to(device)
     crowds = target.crowds or (False,) * len(target.labels)
+    shown = set(np.unique(ids.numpy(force=True)).tolist()) - {0}
     kept = [
         number
         for number, (label, crowd) in enumerate(zip(target.labels, crowds, strict=True), start=1)
-        if label != VOID and (semantic or not crowd)
+        if number in shown and label != VOID and (semantic or not crowd)
     ]
-    others = sorted({*range(1, len(target.labels) + 1)}.difference(kept))
+    others = sorted(shown.difference(kept))
     labels = [target.labels[number - 1] for number in kept]
     groups = [[number] for number in kept]
     if semantic:
@@ -108,11 +110,11 @@ def _masks(
     table = ids.new_zeros((len(groups) + 1, len(target.labels) + 1), dtype=torch.bool)
     for row, numbers in enumerate([*groups, others]):
         table[row, numbers] = True
-    masks = table[:, ids.long()].any(1)
-    seen = masks[:-1].flatten(1).any(1)
-    masks, judged = masks[:-1][seen], ~masks[-1]
-    found = torch.tensor(labels, dtype=torch.long, device=device)[seen]
-    return MaskTruth(Truth(found, _boxes(masks, extent)), masks, judged)
+    masks = table[:, ids[0].long()]
+    for layer in ids[1:]:
+        masks |= table[:, layer.long()]
+    truth = Truth(torch.tensor(labels, dtype=torch.long, device=device), _boxes(masks[:-1], extent))
+    return MaskTruth(truth, masks[:-1], ~masks[-1])
 
 
 def _boxes(masks: Tensor, extent: Grid) -> Tensor:

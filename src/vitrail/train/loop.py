@@ -24,6 +24,7 @@ from vitrail.data.loader import Loader, Transform, on_image
 from vitrail.data.mask_augment import MaskAugment
 from vitrail.data.order import Bucketed, Order, Shuffled, sample_rng
 from vitrail.data.preprocess import Fit
+from vitrail.data.workers import workers_for
 from vitrail.errors import ConfigError, ModelFileError, NonFiniteLossError
 from vitrail.evaluate import Evaluation, evaluate
 from vitrail.model import Model
@@ -384,7 +385,7 @@ def _training_loader(train: Dataset, model: Model, recipe: Recipe) -> Loader:
         batch_size=batch_size,
         order=_order(shown, model, recipe, batch_size),
         seed=recipe.seed,
-        workers=recipe.data.workers,
+        workers=workers_for(recipe.data.workers, _device(model)),
         drop_last=True,
         strict=recipe.data.strict,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -159,7 +159,9 @@ class SegmentObjective(Objective):
         del rng
         output = self.forward(images, pixel_mask(batch, self.device))
         truth = self.task.encode(batch.targets, self.device, batch.extents)
-        losses = self.task.loss(output, truth, pixels=self.pixels, weights=self.weights)
+        # Masks are products, which autocast would round to 8 bits although it rounds no loss.
+        with torch.autocast(self.device.type, enabled=False):
+            losses = self.task.loss(output, truth, pixels=self.pixels, weights=self.weights)
         return losses, torch.ones_like(losses)
 
 
@@ -193,14 +195,9 @@ def _insist_readable(recipe: Recipe) -> None:
         raise ConfigError(
             f"augment.geometry.kind = '{cut}' cuts symbols off a text; take affine or none"
         )
-    if recipe.distill is not None:
-        raise ConfigError("distill works for classes, not for texts; leave its keys away")
     if recipe.class_weights != "none":
         raise ConfigError("class_weights works for classes, not for texts; set it to none")
-    if recipe.detect is not None:
-        raise ConfigError("detect: the data has texts, no boxes; leave its keys away")
-    if recipe.segment is not None:
-        raise ConfigError("segment: the data has texts, no masks; leave its keys away")
+    _insist_own_keys(recipe, "texts")
 
 
 def _insist_boxes(recipe: Recipe) -> None:
@@ -209,14 +206,9 @@ def _insist_boxes(recipe: Recipe) -> None:
         raise ConfigError("mix: mixes classes, not boxes; take detect.augment.mosaic or copy_paste")
     if recipe.augment != AugmentConfig():
         raise ConfigError("augment: knows nothing of boxes; detect.augment has the same and more")
-    if recipe.distill is not None:
-        raise ConfigError("distill works for classes, not for boxes; leave its keys away")
     if recipe.class_weights != "none":
         raise ConfigError("class_weights works for classes, not for boxes; set it to none")
-    if recipe.transcribe is not None:
-        raise ConfigError("transcribe: the data has boxes, no texts; leave its keys away")
-    if recipe.segment is not None:
-        raise ConfigError("segment: the data has boxes, no masks; leave its keys away")
+    _insist_own_keys(recipe, "boxes")
 
 
 def _insist_masks(recipe: Recipe) -> None:
@@ -225,11 +217,21 @@ def _insist_masks(recipe: Recipe) -> None:
         raise ConfigError("mix: mixes classes of images, not masks; leave its keys away")
     if recipe.augment != AugmentConfig():
         raise ConfigError("augment: knows nothing of masks; segment.augment has the same and more")
+    _insist_own_keys(recipe, "masks")
+
+
+def _insist_own_keys(recipe: Recipe, labels: Literal["texts", "boxes", "masks"]) -> None:
+    """Refuse the keys of tasks that need other labels than the data has."""
     if recipe.distill is not None:
-        raise ConfigError("distill works for classes, not for masks; leave its keys away")
-    if recipe.transcribe is not None or recipe.detect is not None:
-        key = "transcribe" if recipe.transcribe is not None else "detect"
-        raise ConfigError(f"{key}: the data has masks; leave its keys away, or take segment")
+        raise ConfigError(f"distill works for classes, not for {labels}; leave its keys away")
+    tasks = {
+        "texts": ("transcribe", recipe.transcribe),
+        "boxes": ("detect", recipe.detect),
+        "masks": ("segment", recipe.segment),
+    }
+    for others, (key, given) in tasks.items():
+        if given is not None and others != labels:
+            raise ConfigError(f"{key}: the data has {labels}, no {others}; leave its keys away")
 
 
 def _insist_segments(train: Dataset) -> None:

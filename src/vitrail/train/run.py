@@ -250,13 +250,21 @@ def fit(
     device = pick_device(recipe.run.device)
     keep_freed_memory()
     first = first_model(recipe, source, out).to(device)
-    trainer = Trainer(first, source.splits["train"], source.splits["val"], recipe, out, listener)
+
+    def tell(progress: Progress) -> None:
+        nonlocal told
+        if not told and trainer.loader.why is not None:
+            listener(Said(f"loader: {trainer.loader.why}"))
+            told = True
+        listener(progress)
+
+    told = False
+    trainer = Trainer(first, source.splits["train"], source.splits["val"], recipe, out, tell)
     if resume and trainer.restore():
         at = trainer.position
         listener(Said(trainer.note or f"resuming in epoch {at.epoch + 1} after {at.step} steps"))
     elif resume:
         listener(Said("there is no checkpoint yet: starting from the beginning"))
-    listener(Said(f"loader: {trainer.loader.why}"))
     position = trainer.fit()
     best, _ = load_model(trainer.best_file)
     best, watched = calibrate(
