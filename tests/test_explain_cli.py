@@ -168,6 +168,7 @@ def test_an_out_that_can_be_no_file_is_told_before_the_work(
     for folder in ("", ".", "/", tmp_path):
         refused(run(verb, "no-model", image, "--out", folder), "a folder", "give a file in it")
     refused(run(verb, "no-model", image, "--out", "/dev/full"), "/dev/full", "give another")
+    refused(run(verb, "no-model", image, "--out", "look"), "not a folder", "e.g. look.html")
 
 
 @pytest.mark.parametrize("verb", ["explain", "trace"])

@@ -93,6 +93,7 @@ def explain(  # noqa: PLR0913, PLR0917 one argument an option
     if score:
         _score(opened, images, methods, out, split, samples, seed, as_json=as_json)
         return
+    from vitrail.data.findings import many
     from vitrail.data.open import open_images
     from vitrail.explain.page.run import Wanted
     from vitrail.explain.page.run import explain as run
@@ -134,7 +135,7 @@ def explain(  # noqa: PLR0913, PLR0917 one argument an option
         )
         return
     beside = f", {len(found.files)} files beside it" if found.files else ""
-    click.echo(f"{found.page}: {len(found.images)} images{beside}")
+    click.echo(f"{found.page}: {many(len(found.images), 'image')}{beside}")
 
 
 @click.command()
@@ -206,6 +207,8 @@ def _insist_file(out: Path) -> None:
         raise ExplainError(f"--out {out}: a folder; give a file in it, e.g. {out / PAGE}")
     if out.exists() and not out.is_file():
         raise ExplainError(f"--out {out}: no ordinary file, which it would replace; give another")
+    if not out.suffix:  # no browser would know what to do with it
+        raise ExplainError(f"--out {out}: a file, not a folder; give it an ending, e.g. {out}.html")
 
 
 def _open(

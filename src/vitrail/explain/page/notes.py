@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vitrail.data.findings import many
 from vitrail.explain.layers import AttentionLayer, attention_layers
 from vitrail.explain.page.budget import Plan
 from vitrail.explain.page.view import ImageView
@@ -27,12 +28,12 @@ def facts(model: Model) -> tuple[tuple[str, str], ...]:
     task = model.task
     match task:
         case Classify(config=config):
-            does = f"{len(config.classes)} classes"
+            does = many(len(config.classes), "class")
         case Detect(config=config):
-            does = f"finds objects of {len(config.classes)} classes"
+            does = f"finds objects of {many(len(config.classes), 'class')}"
         case Segment(config=config):
             what = "regions" if config.answer == "semantic" else "objects with masks"
-            does = f"finds {what} of {len(config.classes)} classes"
+            does = f"finds {what} of {many(len(config.classes), 'class')}"
         case _:
             does = "reads text"
     return (
