@@ -258,7 +258,9 @@ def choose_beside(share: float, prepare: Callable[[int], object], count: int) ->
     """
     if share < _SMALL:
         return Choice(
-            Serial(), f"{share:.1%} of what the model takes on the same cores: in its own thread"
+            Serial(),
+            f"samples take {100 * share:.2g} % of the model's time on the same cores, so that they "
+            "are prepared in its thread",
         )
     return choose(prepare, count)
 
