@@ -290,6 +290,7 @@ THIN = Study(
                 "data.views=1",
                 "data.batch_size=4",
                 "schedule.epochs=6",
+                "optim.lr=2e-3",
                 "ema=0.99",
                 _SERIAL,
             ),
