@@ -74,8 +74,9 @@ class SharedCores:
     """As `Auto`, where the cores that prepare batches are those that a model uses them up on.
 
     A worker then takes its time from the model, and holds up every core that waits for the one it
-    runs on: a training step on two cores took 1.2 to 1.5 times as long beside two workers as with
-    batches prepared in its own thread. Workers pay off only where samples are dear.
+    runs on: training steps on two cores took 1.2 times as long in float32, 1.07 times in bfloat16,
+    beside workers as with batches prepared in their own thread. Workers pay off only where samples
+    are dear.
     """
 
 
